@@ -1,0 +1,85 @@
+"""The normal equations: what one pass over the data leaves behind.
+
+Sign and scale are stated here and meant everywhere: residual = model - y, and
+``cost = 1/2 sum w f_scale^2 rho((residual / sigma / f_scale)^2)``, which for the linear loss is
+``1/2 sum w (residual / sigma)^2``.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Equations(NamedTuple):
+    """Normal equations of a set of rows at one parameter point.
+
+    Attributes
+    ----------
+    gram : ndarray of shape (n_params, n_params)
+        ``J'WJ``, the Gauss-Newton approximation of the Hessian of the cost.
+    gradient : ndarray of shape (n_params,)
+        ``J'Wr``, the gradient of the cost.
+    cost : float
+        Half the (robust, weighted) sum of squares.
+    model_norm : float
+        ``1/2 sum w (model / sigma)^2``: how large the numbers are whose rounding the cost carries.
+    n_rows : int
+        Rows summed so far.
+    """
+
+    gram: np.ndarray
+    gradient: np.ndarray
+    cost: float
+    model_norm: float
+    n_rows: int
+
+    @classmethod
+    def zero(cls, n_params: int) -> "Equations":
+        """Return the equations of no rows at all."""
+        return cls(np.zeros((n_params, n_params)), np.zeros(n_params), 0.0, 0.0, 0)
+
+    @classmethod
+    def from_packed(cls, packed: np.ndarray, n_params: int, n_rows: int) -> "Equations":
+        """Unpack what the kernel returns: cost, model norm, gradient, upper triangle by rows."""
+        gram = np.empty((n_params, n_params))
+        upper = np.triu_indices(n_params)
+        gram[upper] = packed[2 + n_params :]
+        gram.T[upper] = packed[2 + n_params :]
+        return cls(
+            gram, packed[2 : 2 + n_params].copy(), float(packed[0]), float(packed[1]), n_rows
+        )
+
+    def __add__(self, other: "Equations") -> "Equations":  # type: ignore[override]
+        """Return the equations of both sets of rows."""
+        return Equations(
+            self.gram + other.gram,
+            self.gradient + other.gradient,
+            self.cost + other.cost,
+            self.model_norm + other.model_norm,
+            self.n_rows + other.n_rows,
+        )
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the model and its derivatives were finite in every row."""
+        return bool(
+            np.isfinite(self.cost)
+            and np.isfinite(self.gradient).all()
+            and np.isfinite(self.gram).all()
+        )
+
+    @property
+    def column_norms(self) -> np.ndarray:
+        """Norms of the columns of the weighted Jacobian, of shape (n_params,)."""
+        return np.sqrt(np.diag(self.gram))
+
+    @property
+    def cost_rounding(self) -> float:
+        """Differences of two costs below this are rounding, not information.
+
+        A model value carries a relative error of eps, so the cost one of
+        ``eps sum |r f| <= 2 eps sqrt(cost model_norm)``; its own summation adds about
+        ``eps cost sqrt(rows in a partial sum)``.
+        """
+        eps = np.finfo(float).eps
+        return float(eps * (64.0 * self.cost + 8.0 * np.sqrt(self.cost * self.model_norm)))

@@ -1,0 +1,324 @@
+"""One chunk of rows -> its normal equations: the compiled programs. JAX lives here.
+
+A chunk is worked through in blocks that stay in the cache, inside one compiled call. The number of
+rows is an argument of that call, not a part of its shape: chunks are padded with copies of their
+last row, and one program serves every chunk of a fit, the samples of its warm-up included.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .equations import Equations
+from .loss import ROBUST_LOSSES
+from .model import TracedModel
+
+BLOCK_ROWS = 4096
+"""Rows in a block: (n_params + 1) x 32 KB of columns, which a core's second-level cache holds."""
+
+_LANES = 8  # float64 numbers side by side in a vector register; rows are a multiple of it
+# Sums of products of a few columns are fastest in one sweep over the rows; the program's size
+# grows with the square of the number of parameters, and from here on a matrix product wins.
+_MOST_PARAMS_IN_ONE_SWEEP = 10
+_MOST_PROGRAMS = 128
+
+
+class Chunk(NamedTuple):
+    """A chunk of rows, padded with copies of its last row, as the compiled programs take it.
+
+    Attributes
+    ----------
+    x : ndarray of shape (rows,) or (n_features, rows)
+    y : ndarray of shape (rows,)
+    sigma, weight : ndarray of shape (rows,) or None
+        Standard deviation of each row; how many times it counts.
+    n_rows : int
+        The rows that are not padding.
+    """
+
+    x: Any
+    y: Any
+    sigma: Any
+    weight: Any
+    n_rows: int
+
+    def to_device(self) -> "Chunk":
+        """Return the chunk in the memory that the programs compute on."""
+        with jax.enable_x64(True):
+            x, y, sigma, weight = (None if a is None else jnp.asarray(a) for a in self[:4])
+        return Chunk(x, y, sigma, weight, self.n_rows)
+
+
+class Objective(NamedTuple):
+    """What is minimised: a model under a loss. ``f_scale`` has the unit of residual / sigma."""
+
+    model: TracedModel
+    loss: str
+    f_scale: float
+
+
+class _ProgramKey(NamedTuple):
+    """All that a compiled program depends on; models count by structure, not by identity."""
+
+    fingerprint: str
+    n_params: int
+    loss: str
+    x_shape: tuple[int, ...]
+    has_sigma: bool
+    has_weight: bool
+    n_points: int | None
+
+
+class _ProgramCache:
+    """The compiled programs in use, least recently used first. The one module-level state."""
+
+    def __init__(self) -> None:
+        self._programs: OrderedDict[_ProgramKey, Any] = OrderedDict()
+        self._lock = threading.Lock()
+        self.n_compilations = 0
+
+    def get(self, key: _ProgramKey, compile_program: Callable[[], Any]) -> Any:
+        # The lock is held while compiling: two threads in need of one program compile it once.
+        with self._lock:
+            program = self._programs.get(key)
+            if program is None:
+                program = compile_program()
+                self.n_compilations += 1
+                self._programs[key] = program
+                if len(self._programs) > _MOST_PROGRAMS:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(key)
+            return program
+
+
+_cache = _ProgramCache()
+
+
+def n_compilations() -> int:
+    """Return how many programs this process has compiled."""
+    return _cache.n_compilations
+
+
+def padded_rows(n_rows: int) -> int:
+    """Return the rows that a chunk of ``n_rows`` is padded to: few sizes, so few programs."""
+    if n_rows > BLOCK_ROWS:
+        return -(-n_rows // BLOCK_ROWS) * BLOCK_ROWS
+    return max(64, 1 << (n_rows - 1).bit_length())
+
+
+def evaluate(objective: Objective, chunk: Chunk, params: np.ndarray) -> Equations:
+    """Return the normal equations of a chunk.
+
+    Parameters
+    ----------
+    params : ndarray of shape (n_params,)
+
+    Returns
+    -------
+    Equations
+        Not finite where the model or its derivatives are not.
+    """
+    packed = _run(objective, chunk, params, None)
+    return Equations.from_packed(packed, params.size, chunk.n_rows)
+
+
+def evaluate_many(objective: Objective, chunk: Chunk, points: np.ndarray) -> list[Equations]:
+    """Return the normal equations of a chunk at each of the ``points``, (n_points, n_params)."""
+    if len(points) == 1:
+        return [evaluate(objective, chunk, points[0])]
+    packed = _run(objective, chunk, points, len(points))
+    return [Equations.from_packed(row, points.shape[1], chunk.n_rows) for row in packed]
+
+
+def predict(model: TracedModel, chunk: Chunk, params: np.ndarray) -> np.ndarray:
+    """Return the model's values in the rows of a chunk, shape (n_rows,)."""
+    key = _ProgramKey(
+        model.fingerprint, model.n_params, "predict", chunk.x.shape, False, False, None
+    )
+
+    def compile_program() -> Any:
+        def values(params: jax.Array, x: jax.Array) -> jax.Array:
+            value = model.function(x, *params)
+            return jnp.broadcast_to(value, x.shape[-1:]).astype(jnp.float64)
+
+        return jax.jit(values).lower(_abstract(params), _abstract(chunk.x)).compile()
+
+    with jax.enable_x64(True):
+        return np.asarray(_cache.get(key, compile_program)(params, chunk.x))[: chunk.n_rows]
+
+
+def _run(objective: Objective, chunk: Chunk, params: np.ndarray, n_points: int | None) -> Any:
+    """Run the compiled program for this chunk, compiling it where it is the first of its kind."""
+    key = _ProgramKey(
+        objective.model.fingerprint,
+        objective.model.n_params,
+        objective.loss,
+        chunk.x.shape,
+        chunk.sigma is not None,
+        chunk.weight is not None,
+        n_points,
+    )
+    with jax.enable_x64(True):
+        arguments = (
+            np.asarray(params, dtype=np.float64),
+            np.float64(objective.f_scale),
+            *chunk[:4],
+            np.int64(chunk.n_rows),
+        )
+
+        def compile_program() -> Any:
+            kernel = _kernel(objective.model, objective.loss)
+            if n_points is not None:
+                kernel = jax.vmap(kernel, in_axes=(0, None, None, None, None, None, None))
+            return jax.jit(kernel).lower(*map(_abstract, arguments)).compile()
+
+        return np.asarray(_cache.get(key, compile_program)(*arguments))
+
+
+def _abstract(array: Any) -> Any:
+    if array is None:
+        return None
+    return jax.ShapeDtypeStruct(np.shape(array), np.dtype(array.dtype))
+
+
+def _kernel(model: TracedModel, loss: str) -> Callable[..., jax.Array]:
+    """Return the function from a chunk to its packed normal equations."""
+    n_params = model.n_params
+    reduce_block = (
+        _reduce_in_one_sweep if n_params <= _MOST_PARAMS_IN_ONE_SWEEP else _reduce_by_product
+    )
+
+    def kernel(
+        params: jax.Array,
+        f_scale: jax.Array,
+        x: jax.Array,
+        y: jax.Array,
+        sigma: jax.Array | None,
+        weight: jax.Array | None,
+        n_rows: jax.Array,
+    ) -> jax.Array:
+        block_rows = min(y.shape[0], BLOCK_ROWS)
+
+        def add_block(index: jax.Array, total: jax.Array) -> jax.Array:
+            first = index * block_rows
+
+            def block(array: jax.Array | None) -> Any:
+                if array is None:
+                    return None
+                return lax.dynamic_slice_in_dim(array, first, block_rows, axis=-1)
+
+            rows = Chunk(block(x), block(y), block(sigma), block(weight), block_rows)
+            counts = first + jnp.arange(block_rows) < n_rows
+            terms = _row_terms(model, loss, params, f_scale, rows)
+            return total + reduce_block(terms, counts)
+
+        n_blocks = (n_rows + block_rows - 1) // block_rows
+        n_sums = 2 + n_params + n_params * (n_params + 1) // 2
+        lanes = lax.fori_loop(0, n_blocks, add_block, jnp.zeros((n_sums, _LANES)))
+        return jnp.asarray(lanes.sum(axis=1))
+
+    return kernel
+
+
+class _RowTerms(NamedTuple):
+    """What each row adds to the sums, arrays of shape (rows,).
+
+    ``columns`` are those of the Jacobian and ``residual`` is scaled so that the products of
+    columns sum to the Gram matrix, and columns times residual to the gradient.
+    """
+
+    cost: jax.Array
+    model_norm: jax.Array
+    columns: list[jax.Array]
+    residual: jax.Array
+
+
+def _row_terms(
+    model: TracedModel, loss: str, params: jax.Array, f_scale: jax.Array, block: Chunk
+) -> _RowTerms:
+    """Evaluate model and Jacobian in each row of a block, weighted and under the loss."""
+    x, y, sigma, weight, _ = block
+
+    def curve(*params: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(model.function(x, *params), y.shape).astype(jnp.float64)
+
+    value, derivative = jax.linearize(curve, *params)
+    # Without the barrier XLA fuses the model into each of its consumers, and evaluates its
+    # transcendental functions once for every column and every sum.
+    value = lax.optimization_barrier(value)
+    directions = np.eye(model.n_params)
+    columns = [jnp.broadcast_to(derivative(*direction), y.shape) for direction in directions]
+    residual = value - y
+    if sigma is not None:
+        value, residual = value / sigma, residual / sigma
+        columns = [column / sigma for column in columns]
+    cost = 0.5 * residual**2
+    if loss != "linear":
+        cost, columns, residual = _robust_terms(loss, f_scale, columns, residual)
+    model_norm = 0.5 * value**2
+    if weight is not None:
+        root = jnp.sqrt(weight)
+        cost, model_norm, residual = weight * cost, weight * model_norm, root * residual
+        columns = [root * column for column in columns]
+    return _RowTerms(cost, model_norm, columns, residual)
+
+
+def _robust_terms(
+    loss: str, f_scale: jax.Array, columns: list[jax.Array], residual: jax.Array
+) -> tuple[jax.Array, list[jax.Array], jax.Array]:
+    """Return cost, columns and residual under a robust loss, scaled as SciPy scales them.
+
+    With ``z = (residual / f_scale)^2`` the Gauss-Newton approximation of the Hessian has the
+    weight ``rho' + 2 rho'' z`` (kept positive), the gradient the weight ``rho'``.
+    """
+    z = (residual / f_scale) ** 2
+    rho = ROBUST_LOSSES[loss](z)
+    curvature = jnp.maximum(rho.first + 2 * rho.second * z, np.finfo(float).eps)
+    root = jnp.sqrt(curvature)
+    cost = 0.5 * f_scale**2 * rho.rho
+    return cost, [root * column for column in columns], residual * rho.first / root
+
+
+def _reduce_in_one_sweep(terms: _RowTerms, counts: jax.Array) -> jax.Array:
+    """Sum all products of a block in one loop over its rows, shape (n_sums, lanes)."""
+    columns = terms.columns
+    products = [terms.cost, terms.model_norm, *(column * terms.residual for column in columns)]
+    products += [
+        columns[i] * columns[j] for i in range(len(columns)) for j in range(i, len(columns))
+    ]
+    # where, not a factor of 0: padding may be infinite where the model overflows.
+    operands = [jnp.where(counts, product, 0.0).reshape(-1, _LANES) for product in products]
+    zeros = [jnp.zeros((), operand.dtype) for operand in operands]
+
+    def add(left: Any, right: Any) -> Any:
+        return [a + b for a, b in zip(left, right, strict=True)]
+
+    return jnp.stack(lax.reduce(operands, zeros, add, dimensions=(0,)))
+
+
+def _reduce_by_product(terms: _RowTerms, counts: jax.Array) -> jax.Array:
+    """Sum all products of a block by one matrix product, shape (n_sums, lanes)."""
+    n_params = len(terms.columns)
+    stacked = jnp.stack([*terms.columns, terms.residual])
+    stacked = lax.optimization_barrier(jnp.where(counts, stacked, 0.0))
+    products = stacked @ stacked.T
+    upper = np.triu_indices(n_params)
+    sums = jnp.concatenate(
+        [
+            jnp.stack(
+                [
+                    jnp.sum(jnp.where(counts, terms.cost, 0.0)),
+                    jnp.sum(jnp.where(counts, terms.model_norm, 0.0)),
+                ]
+            ),
+            products[:-1, -1],
+            products[:-1, :-1][upper],
+        ]
+    )
+    return jnp.zeros((sums.size, _LANES)).at[:, 0].set(sums)

@@ -1,0 +1,189 @@
+"""What the engine needs to know of a model: its parameters, that JAX can trace it, its key."""
+
+import hashlib
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Model = Callable[..., Any]
+
+# The number of rows a model is traced with: unlikely as a number of parameters or predictors, so
+# that a model that returns one value a parameter is not taken for one that returns one a row.
+_TRACE_ROWS = 13
+
+
+class TracedModel(NamedTuple):
+    """A model that JAX can trace.
+
+    Attributes
+    ----------
+    function : callable
+        ``function(x, *params)``; ``x`` of shape (n_rows,) or (n_features, n_rows).
+    param_names : tuple of str
+    n_features : int
+        Predictors; with one, ``x`` has one dimension.
+    fingerprint : str
+        Equal for models that compute the same thing in the same way, whatever their identity:
+        a digest of the traced program of the model and its derivative, constants included.
+    """
+
+    function: Model
+    param_names: tuple[str, ...]
+    n_features: int
+    fingerprint: str
+
+    @property
+    def n_params(self) -> int:
+        """Number of parameters."""
+        return len(self.param_names)
+
+
+def parameter_names(model: Model, n_params: int | None) -> tuple[str, ...]:
+    """Return the names of the model's parameters, from its signature.
+
+    Parameters
+    ----------
+    model : callable
+        ``model(x, *params)``.
+    n_params : int or None
+        The number the user states; needed only where the signature has ``*args``.
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is not callable.
+    ValueError
+        If the signature doesn't tell the number of parameters, or tells another one.
+    """
+    if not callable(model):
+        raise TypeError(
+            f"model must be a function model(x, *params), got {type(model).__name__}: {model!r}."
+        )
+    positional, is_open = _positional_parameters(model)
+    if is_open:
+        if n_params is None:
+            raise ValueError(
+                "The number of parameters can't be read from the model's signature, which has "
+                "*args. Give n_params, or p0."
+            )
+        named = positional[1:]
+        return (*named, *(f"p{i}" for i in range(len(named), n_params)))[:n_params]
+    names = positional[1:]
+    if n_params is not None and n_params != len(names):
+        raise ValueError(
+            f"n_params is {n_params}, but the model takes {len(names)} parameters after x: "
+            f"{', '.join(names) or 'none'}."
+        )
+    if not names:
+        raise ValueError(
+            "The model takes no parameter to fit: it must be a function model(x, *params)."
+        )
+    return names
+
+
+def _positional_parameters(model: Model) -> tuple[tuple[str, ...], bool]:
+    """Return the names of the positional arguments, x first, and whether ``*args`` follows."""
+    try:
+        signature = inspect.signature(model)
+    except (TypeError, ValueError):  # builtins and some C functions have no signature
+        return ("x",), True
+    kinds = inspect.Parameter
+    names = tuple(
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    )
+    is_open = any(p.kind is kinds.VAR_POSITIONAL for p in signature.parameters.values())
+    return names, is_open
+
+
+def trace_model(model: Model, param_names: tuple[str, ...], n_features: int) -> TracedModel:
+    """Trace the model once, abstractly, and return it with its fingerprint.
+
+    Raises
+    ------
+    TypeError
+        If JAX cannot trace the model.
+    ValueError
+        If the model does not return one real value for each row.
+    """
+    shape = (_TRACE_ROWS,) if n_features == 1 else (n_features, _TRACE_ROWS)
+    with jax.enable_x64(True):
+        x = jax.ShapeDtypeStruct(shape, np.float64)
+        params = [jax.ShapeDtypeStruct((), np.float64)] * len(param_names)
+        value = _shape_of_value(model, x, params)
+        _check_value(value, shape)
+
+        def value_and_tangent(x: Any, *params: Any) -> Any:
+            # The derivative is part of the key: models may define their own (jax.custom_jvp).
+            return jax.jvp(lambda *q: model(x, *q), params, params)
+
+        program = jax.make_jaxpr(value_and_tangent)(x, *params)
+        digest = hashlib.sha256()
+        # Functions inside a traced program are printed with their address in memory.
+        digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(program)).encode())
+        for constant in program.consts:
+            array = np.asarray(constant)
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return TracedModel(model, param_names, n_features, digest.hexdigest())
+
+
+def _shape_of_value(model: Model, x: Any, params: list[Any]) -> Any:
+    """Return the shape and dtype of the model's value, or say what stands in the way of it."""
+    try:
+        return jax.eval_shape(model, x, *params)
+    except (
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerBoolConversionError,
+        jax.errors.TracerIntegerConversionError,
+        jax.errors.ConcretizationTypeError,
+        jax.errors.NonConcreteBooleanIndexError,
+    ) as error:
+        raise TypeError(
+            f"The model {_name(model)} can't be traced by JAX: {_first_line(error)} "
+            "Use jax.numpy in the model where it uses numpy, scipy or math (jnp.exp for np.exp), "
+            "and jnp.where for if."
+        ) from error
+    except TypeError as error:
+        raise TypeError(
+            f"The model {_name(model)} could not be called with x of shape {x.shape} and "
+            f"{len(params)} parameters: {_first_line(error)} "
+            "If the model uses numpy, scipy or math functions, use those of jax.numpy."
+        ) from error
+
+
+def _check_value(value: Any, shape: tuple[int, ...]) -> None:
+    """Refuse a model whose value is not one real number for each row (or one for all rows)."""
+    rows = shape[-1]
+    if not isinstance(value, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"The model must return one array, got {type(value).__name__}: return the curve's "
+            "value for each row of x."
+        )
+    if value.shape not in ((rows,), ()):
+        raise ValueError(
+            f"The model returns an array of shape {value.shape} for x of shape {shape}; expected "
+            f"({rows},), one value for each row. With several predictors x has the shape "
+            "(n_features, n_rows), so that `x1, x2 = x` works in the model."
+        )
+    if not jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(
+        value.dtype, jnp.integer
+    ):
+        raise ValueError(
+            f"The model returns {value.dtype} values; expected real numbers. A complex model is "
+            "fitted by its real and imaginary parts, one after the other along the rows."
+        )
+
+
+def _name(model: Model) -> str:
+    return getattr(model, "__name__", type(model).__name__)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

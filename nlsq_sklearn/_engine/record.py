@@ -1,0 +1,150 @@
+"""`FitState` as numbers, lists and dictionaries, and back: what JSON can hold, bit for bit."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .equations import Equations
+from .state import FitState, Status
+from .subproblem import Step
+
+# One list an entry, without its keys, keeps the file of a long fit small.
+_HISTORY_KEYS = (
+    "n_passes",
+    "params",
+    "cost",
+    "accepted",
+    "damping",
+    "step_length",
+    "gain_ratio",
+    "radius",
+)
+
+
+def to_record(state: FitState) -> dict[str, Any]:
+    """Return the state as a record. Python's floats go to JSON and back without a change."""
+    return {
+        "status": int(state.status),
+        "params": _from_array(state.params),
+        "equations": None if state.equations is None else _from_equations(state.equations),
+        "scale": _from_array(state.scale),
+        "radius": state.radius,
+        "remaining": state.remaining,
+        "step": None if state.step is None else _from_step(state.step),
+        "candidates": [_from_array(point) for point in state.candidates],
+        "n_iter": state.n_iter,
+        "n_passes": state.n_passes,
+        "history": [[entry[key] for key in _HISTORY_KEYS] for entry in state.history],
+        "next_chunk": state.next_chunk,
+        "partial": [_from_equations(equations) for equations in state.partial],
+    }
+
+
+def from_record(record: Mapping[str, Any], n_params: int, n_chunks: int) -> FitState:
+    """Return the state that a record holds.
+
+    Raises
+    ------
+    ValueError
+        If something is missing in it, or has the wrong type, size or range.
+    """
+    try:
+        state = FitState(
+            status=Status(record["status"]),
+            params=_to_array(record["params"], n_params),
+            equations=_to_equations(record["equations"], n_params),
+            scale=_to_array(record["scale"], n_params),
+            radius=_to_float(record["radius"]),
+            remaining=_to_float(record["remaining"]),
+            step=_to_step(record["step"], n_params),
+            candidates=np.stack([_to_array(point, n_params) for point in record["candidates"]]),
+            n_iter=_to_count(record["n_iter"]),
+            n_passes=_to_count(record["n_passes"]),
+            history=tuple(
+                dict(zip(_HISTORY_KEYS, entry, strict=True)) for entry in record["history"]
+            ),
+            next_chunk=_to_count(record["next_chunk"]),
+            partial=tuple(_require(_to_equations(e, n_params)) for e in record["partial"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is not the state of a fit: {error!r}") from error
+    if state.next_chunk > n_chunks or bool(state.partial) != bool(state.next_chunk):
+        raise ValueError("its place in the data is not one of this fit")
+    if state.partial and len(state.partial) != len(state.points):
+        raise ValueError("its partial sums don't belong to its points")
+    return state
+
+
+def _from_float(value: float) -> float | str:
+    """Return a number for JSON, which has no infinity and no NaN: those become words."""
+    return value if np.isfinite(value) else str(value)
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise TypeError(f"{value!r} is not a number")
+    if isinstance(value, str) and value not in ("inf", "-inf", "nan"):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _to_count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _from_array(array: np.ndarray) -> list[float | str]:
+    return [_from_float(value) for value in array.tolist()]
+
+
+def _to_array(values: Any, size: int) -> np.ndarray:
+    if not isinstance(values, list) or len(values) != size:
+        raise ValueError(f"an array does not have the size {size}")
+    return np.array([_to_float(value) for value in values], dtype=float)
+
+
+def _from_equations(equations: Equations) -> dict[str, Any]:
+    upper = np.triu_indices(equations.gradient.size)
+    return {
+        "gram": _from_array(equations.gram[upper]),
+        "gradient": _from_array(equations.gradient),
+        "cost": _from_float(equations.cost),
+        "model_norm": _from_float(equations.model_norm),
+        "n_rows": equations.n_rows,
+    }
+
+
+def _to_equations(record: Any, n_params: int) -> Equations | None:
+    if record is None:
+        return None
+    packed = np.concatenate(
+        [
+            [_to_float(record["cost"]), _to_float(record["model_norm"])],
+            _to_array(record["gradient"], n_params),
+            _to_array(record["gram"], n_params * (n_params + 1) // 2),
+        ]
+    )
+    return Equations.from_packed(packed, n_params, _to_count(record["n_rows"]))
+
+
+def _require(equations: Equations | None) -> Equations:
+    if equations is None:
+        raise ValueError("a partial sum is missing")
+    return equations
+
+
+def _from_step(step: Step) -> dict[str, Any]:
+    return {**step._asdict(), "trial": _from_array(step.trial)}
+
+
+def _to_step(record: Any, n_params: int) -> Step | None:
+    if record is None:
+        return None
+    return Step(
+        trial=_to_array(record["trial"], n_params),
+        predicted_reduction=_to_float(record["predicted_reduction"]),
+        damping=_to_float(record["damping"]),
+        length=_to_float(record["length"]),
+    )

@@ -1,0 +1,190 @@
+"""The step: the quadratic model of the cost, minimised in a trust region and within bounds.
+
+The region is ``|D s| <= radius`` with ``D`` the largest column norms seen so far [1]_; inside it
+the quadratic model is minimised over the box of the bounds exactly, by an active-set method, so
+that trial points are feasible and active bounds are found in finitely many steps.
+
+References
+----------
+.. [1] J. J. Moré, "The Levenberg-Marquardt algorithm: implementation and theory", 1978.
+.. [2] J. Nocedal, S. J. Wright, "Numerical Optimization", 2nd ed., 2006, section 16.5.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .equations import Equations
+
+# The radius is met to 10 %: more precision buys nothing (Moré 1978, section 5).
+_RADIUS_SLACK = 0.1
+
+
+class Bounds(NamedTuple):
+    """``lower`` and ``upper``, each of shape (n_params,); infinite where open."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+    def contain(self, params: np.ndarray) -> bool:
+        """Return whether ``params`` of shape (n_params,) lies within."""
+        return bool(np.all((self.lower <= params) & (params <= self.upper)))
+
+
+class Step(NamedTuple):
+    """A step from the accepted point.
+
+    ``trial`` of shape (n_params,) is the point it leads to, in the user's units;
+    ``predicted_reduction`` that of the cost by the quadratic model; ``damping`` has no unit;
+    ``length`` is in the norm of the trust region.
+    """
+
+    trial: np.ndarray
+    predicted_reduction: float
+    damping: float
+    length: float
+
+
+def _solve_in_box(
+    matrix: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise ``1/2 q'Mq + g'q`` over a box that holds 0, by the primal active-set method.
+
+    Returns the minimiser and the mask of its free variables, each of shape (n_params,).
+    ``matrix`` is positive definite. See [2]_ of the module.
+    """
+    n_params = gradient.size
+    q = np.zeros(n_params)
+    # Start with what is at a bound and pushed against it held there.
+    free = ~(((lower >= 0) & (gradient > 0)) | ((upper <= 0) & (gradient < 0)))
+    # Each round fixes a variable or lowers the objective; the cap only guards against rounding.
+    for _ in range(10 * n_params + 10):
+        slope = matrix @ q + gradient
+        target = q.copy()
+        if free.any():
+            target[free] -= np.linalg.solve(matrix[np.ix_(free, free)], slope[free])
+        direction = target - q
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room = np.where(direction > 0, (upper - q) / direction, (lower - q) / direction)
+        room = np.where(free & (direction != 0), np.maximum(room, 0.0), np.inf)
+        blocking = int(np.argmin(room))
+        if room[blocking] < 1.0:
+            q = q + room[blocking] * direction
+            q[blocking] = upper[blocking] if direction[blocking] > 0 else lower[blocking]
+            free[blocking] = False
+            continue
+        q = np.clip(target, lower, upper)
+        slope = matrix @ q + gradient
+        pull = np.where(q >= upper, slope, -slope)
+        pull = np.where(free, -np.inf, pull)
+        released = int(np.argmax(pull))
+        if not pull[released] > 1e-14 * np.abs(gradient).max():
+            break
+        free[released] = True
+    return q, free
+
+
+class Subproblem:
+    """The quadratic model at the accepted point, with its columns scaled to unit norm.
+
+    Parameters
+    ----------
+    equations : Equations
+        Those of the accepted point, all finite.
+    params : ndarray of shape (n_params,)
+        The accepted point.
+    scale : ndarray of shape (n_params,)
+        ``D``, positive: the norm in which the region is a ball.
+    bounds : Bounds
+    """
+
+    def __init__(
+        self, equations: Equations, params: np.ndarray, scale: np.ndarray, bounds: Bounds
+    ) -> None:
+        norms = equations.column_norms
+        # A column of zeros leaves its parameter undetermined: any positive unit will do.
+        self._unit = np.where(norms > 0, norms, scale)
+        self._gram = equations.gram / np.outer(self._unit, self._unit)
+        self._gradient = equations.gradient / self._unit
+        self._metric = (scale / self._unit) ** 2
+        self._params = params
+        self._bounds = bounds
+        self._lower = (bounds.lower - params) * self._unit
+        self._upper = (bounds.upper - params) * self._unit
+
+    def _damped_matrix(self, damping: float) -> np.ndarray:
+        """Return the scaled Gram matrix plus damping, made positive definite to rounding."""
+        n_params = self._gradient.size
+        matrix = self._gram + np.diag(damping * self._metric)
+        # The normal equations know the scaled Gram matrix to a few eps only; less than that on
+        # its diagonal would leave it indefinite when columns are collinear.
+        ridge = 4 * n_params * np.finfo(float).eps
+        while True:
+            raised = matrix + np.diag(np.full(n_params, ridge))
+            try:
+                np.linalg.cholesky(raised)
+            except np.linalg.LinAlgError:
+                ridge *= 10
+            else:
+                return np.asarray(raised)
+
+    def _solve(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the damped minimiser in scaled units and its free variables."""
+        matrix = self._damped_matrix(damping)
+        q = -np.linalg.solve(matrix, self._gradient)
+        if np.all((self._lower <= q) & (q <= self._upper)):
+            return q, np.ones(q.size, dtype=bool)
+        return _solve_in_box(matrix, self._gradient, self._lower, self._upper)
+
+    def _length(self, q: np.ndarray) -> float:
+        return float(np.sqrt(np.sum(self._metric * q * q)))
+
+    def _step(self, q: np.ndarray, damping: float) -> Step:
+        trial = self._params + q / self._unit
+        # A variable at its bound is put there exactly, whatever the scaling has rounded.
+        trial = np.where(q <= self._lower, self._bounds.lower, trial)
+        trial = np.where(q >= self._upper, self._bounds.upper, trial)
+        trial = np.clip(trial, self._bounds.lower, self._bounds.upper)
+        reduction = -float(self._gradient @ q + 0.5 * q @ (self._gram @ q))
+        return Step(trial, max(reduction, 0.0), damping, self._length(q))
+
+    def full_step(self) -> Step:
+        """Return the undamped Gauss-Newton step within the bounds."""
+        return self._step(self._solve(0.0)[0], 0.0)
+
+    def step_within(self, radius: float) -> Step:
+        """Return the step of length ``radius`` (to 10 %), or the full step if that is shorter.
+
+        The damping is found by a safeguarded Newton iteration on ``1 / length`` [1]_.
+        """
+        q, free = self._solve(0.0)
+        length = self._length(q)
+        if length <= (1 + _RADIUS_SLACK) * radius:
+            return self._step(q, 0.0)
+        damping = 0.0
+        least = 0.0
+        most = float(np.linalg.norm(self._gradient / np.sqrt(self._metric))) / radius
+        for _ in range(60):
+            damping = self._next_damping(q, free, length, radius, damping)
+            if not least < damping < most:
+                damping = max(1e-3 * most, np.sqrt(least * most))
+            q, free = self._solve(damping)
+            length = self._length(q)
+            if abs(length - radius) <= _RADIUS_SLACK * radius:
+                break
+            if length > radius:
+                least = damping
+            else:
+                most = damping
+        return self._step(q, damping)
+
+    def _next_damping(
+        self, q: np.ndarray, free: np.ndarray, length: float, radius: float, damping: float
+    ) -> float:
+        """One Newton step for the damping on ``1/length - 1/radius``; nan where it has none."""
+        pulled = (self._metric * q)[free]
+        if not pulled.any():
+            return np.nan
+        matrix = self._damped_matrix(damping)[np.ix_(free, free)]
+        slope = float(pulled @ np.linalg.solve(matrix, pulled))
+        return damping + (length / radius - 1) * length**2 / slope if slope > 0 else np.nan

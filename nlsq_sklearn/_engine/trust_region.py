@@ -1,0 +1,204 @@
+"""The iteration on `FitState`: begin, propose a step, judge it. One pass over the data in between.
+
+References
+----------
+.. [1] J. J. Moré, "The Levenberg-Marquardt algorithm: implementation and theory", 1978.
+.. [2] D. M. Bates, D. G. Watts, "A relative offset orthogonality convergence criterion for
+       nonlinear least squares", Technometrics 23, 1981.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .equations import Equations
+from .state import FitState, Status
+from .subproblem import Bounds, Step, Subproblem
+
+# Thresholds of the gain ratio and factors of the radius: Moré 1978, and MINPACK's lmder.
+_ACCEPT = 1e-4
+_POOR = 0.25
+_GOOD = 0.75
+_SHRINK_LEAST, _SHRINK_MOST = 0.5, 0.1
+_GROW = 2.0
+# MINPACK starts with as many times |D p0|.
+_FIRST_RADIUS = 100.0
+_OFFSET_PER_FTOL = 100.0
+_EPS = float(np.finfo(float).eps)
+
+
+class Tolerances(NamedTuple):
+    """When to stop.
+
+    All three look at what the full Gauss-Newton step at the accepted point would still do, not at
+    what the last step did: they bound the error that is left.
+
+    Attributes
+    ----------
+    ftol : float
+        Square of the relative offset [2]_ of the module: the parameters are within
+        ``sqrt(ftol)`` joint standard errors of the optimum.
+    xtol : float
+        No parameter would change by more than ``xtol`` of its value.
+    gtol : float
+        Cosine of the angle between the residuals and the tangent plane of the model.
+    max_iter : int
+        Steps to try.
+    """
+
+    ftol: float
+    xtol: float
+    gtol: float
+    max_iter: int
+
+
+def begin(state: FitState, equations: tuple[Equations, ...]) -> FitState:
+    """Return the state after the first pass: the best of its candidates is accepted."""
+    costs = [e.cost if e.is_finite else np.inf for e in equations]
+    best = int(np.argmin(costs))
+    if not np.isfinite(costs[best]):
+        return state._replace(status=Status.NOT_FINITE, next_chunk=0, partial=())
+    params = state.candidates[best]
+    scale = _usable_scale(equations[best].column_norms)
+    length = float(np.linalg.norm(scale * params))
+    state = state._replace(
+        params=params,
+        equations=equations[best],
+        scale=scale,
+        radius=_FIRST_RADIUS * (length if length > 0 else 1.0),
+        n_passes=state.n_passes + 1,
+        next_chunk=0,
+        partial=(),
+    )
+    return _record(state, equations[best].cost, params, accepted=True)
+
+
+def propose(state: FitState, bounds: Bounds, tolerances: Tolerances) -> FitState:
+    """Return the state with the next step to try, or with the status that ends the fit."""
+    subproblem = Subproblem(state.accepted, state.params, state.scale, bounds)
+    full = subproblem.full_step()
+    state = state._replace(remaining=full.predicted_reduction)
+    status = _convergence(state, full, tolerances)
+    if status is not Status.RUNNING:
+        return state._replace(status=status)
+    if state.n_iter >= tolerances.max_iter:
+        return state._replace(status=Status.MAX_ITER)
+    step = subproblem.step_within(state.radius)
+    is_lost = state.radius <= _EPS * float(np.linalg.norm(state.scale * state.params))
+    if is_lost or np.array_equal(step.trial, state.params):
+        is_lost_in_rounding = state.remaining <= state.accepted.cost_rounding
+        return state._replace(status=Status.ROUNDING if is_lost_in_rounding else Status.STALLED)
+    return state._replace(step=step)
+
+
+def judge(state: FitState, equations: Equations, bounds: Bounds) -> FitState:
+    """Return the state after the pass at the trial point, whose equations these are."""
+    step = state.step
+    if step is None:
+        raise RuntimeError("there is no step to judge")
+    state = state._replace(
+        step=None, n_iter=state.n_iter + 1, n_passes=state.n_passes + 1, next_chunk=0, partial=()
+    )
+    if step.damping == 0 and step.predicted_reduction <= state.accepted.cost_rounding:
+        return _judge_by_gradient(state, step, equations, bounds)
+    ratio = _gain_ratio(state.accepted.cost, equations, step)
+    is_accepted = ratio > _ACCEPT
+    state = state._replace(radius=_next_radius(state.radius, ratio, step))
+    if is_accepted:
+        state = _accept(state, step, equations)
+    return _record(state, equations.cost, step.trial, is_accepted, step, ratio)
+
+
+def _judge_by_gradient(
+    state: FitState, step: Step, equations: Equations, bounds: Bounds
+) -> FitState:
+    """Judge a step whose reduction of the cost drowns in rounding, by what it leaves to gain."""
+    is_better = False
+    if equations.is_finite:
+        scale = np.maximum(state.scale, equations.column_norms)
+        full = Subproblem(equations, step.trial, scale, bounds).full_step()
+        is_better = full.predicted_reduction < state.remaining
+    judged = (
+        _accept(state, step, equations) if is_better else state._replace(status=Status.ROUNDING)
+    )
+    return _record(judged, equations.cost, step.trial, is_better, step)
+
+
+def _accept(state: FitState, step: Step, equations: Equations) -> FitState:
+    return state._replace(
+        params=step.trial,
+        equations=equations,
+        scale=np.maximum(state.scale, equations.column_norms),
+    )
+
+
+def _usable_scale(norms: np.ndarray) -> np.ndarray:
+    """Return positive units: a column of zeros, undetermined so far, gets the smallest other's."""
+    positive = norms[norms > 0]
+    return np.where(norms > 0, norms, positive.min() if positive.size else 1.0)
+
+
+def _convergence(state: FitState, full: Step, tolerances: Tolerances) -> Status:
+    """Return the criterion that the accepted point meets, or RUNNING."""
+    equations = state.accepted
+    n_params = state.params.size
+    cost, gain = equations.cost, full.predicted_reduction
+    # Residuals of a few eps of the model's values are its rounding, whatever the parameters.
+    if cost <= (4 * _EPS) ** 2 * equations.model_norm or cost == 0:
+        return Status.EXACT
+    if gain <= tolerances.gtol**2 * cost:
+        return Status.GTOL
+    freedom = max(equations.n_rows - n_params, 1)
+    if gain * freedom <= (_OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * cost:
+        return Status.FTOL
+    # A parameter whose true value is 0 has no relative precision: what counts there is that the
+    # step moves the curve by less than xtol of the noise.
+    change = np.abs(full.trial - state.params)
+    noise = np.sqrt(2 * cost / freedom)
+    is_small = (change <= tolerances.xtol * np.abs(state.params)) | (
+        change * equations.column_norms <= tolerances.xtol * noise
+    )
+    return Status.XTOL if is_small.all() else Status.RUNNING
+
+
+def _gain_ratio(cost: float, trial: Equations, step: Step) -> float:
+    """Return actual over predicted reduction; minus infinity for a trial that is not finite."""
+    if not trial.is_finite:
+        return -np.inf
+    if step.predicted_reduction <= 0:
+        return -np.inf
+    return (cost - trial.cost) / step.predicted_reduction
+
+
+def _next_radius(radius: float, ratio: float, step: Step) -> float:
+    """Return the radius after a step of this gain ratio, by the rules of MINPACK."""
+    if ratio < _POOR:
+        # The minimiser of the parabola through both costs, with the slope at the accepted point
+        # that belongs to a full step: -2 times the predicted reduction.
+        shrink = 1 / (2 - ratio) if ratio < 0 else _SHRINK_LEAST
+        return float(np.clip(shrink, _SHRINK_MOST, _SHRINK_LEAST)) * min(radius, step.length)
+    if step.damping == 0:
+        return max(radius, _GROW * step.length)
+    return _GROW * step.length if ratio >= _GOOD else radius
+
+
+def _record(
+    state: FitState,
+    cost: float,
+    params: np.ndarray,
+    accepted: bool,
+    step: Step | None = None,
+    ratio: float | None = None,
+) -> FitState:
+    """Return the state with one more entry in its history."""
+    entry: dict[str, Any] = {
+        "n_passes": state.n_passes,
+        "params": params.tolist(),
+        "cost": cost if np.isfinite(cost) else None,
+        "accepted": accepted,
+        "damping": None if step is None else step.damping,
+        "step_length": None if step is None else step.length,
+        "gain_ratio": ratio if ratio is not None and np.isfinite(ratio) else None,
+        "radius": state.radius,
+    }
+    return state._replace(history=(*state.history, entry))

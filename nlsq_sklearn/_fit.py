@@ -1,0 +1,169 @@
+"""The one loop: warm-up, passes, hooks, where to resume."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ._engine import kernel
+from ._engine.equations import Equations
+from ._engine.kernel import Objective
+from ._engine.state import FitState, Status
+from ._engine.subproblem import Bounds
+from ._engine.trust_region import Tolerances, begin, judge, propose
+from ._streams import ArrayStream, map_chunks, n_threads
+
+_logger = logging.getLogger("nlsq_sklearn")
+
+# The warm-up starts with so many rows, and each further sample has so many times more, up to a
+# share of all rows that keeps it cheaper than the pass it saves.
+_FIRST_SAMPLE_ROWS = 8192
+_SAMPLE_GROWTH = 16
+_LARGEST_SAMPLE_SHARE = 1 / 8
+# A sample's optimum is off by its own standard error; a hundredth of that is near enough.
+_WARM_UP_FTOL = 1e-4
+_WARM_UP_MAX_ITER = 1000
+
+
+class Problem(NamedTuple):
+    """What is to be fitted.
+
+    Attributes
+    ----------
+    objective : Objective
+    bounds : Bounds
+    tolerances : Tolerances
+    starts : ndarray of shape (n_starts, n_params)
+        The user's start first.
+    """
+
+    objective: Objective
+    bounds: Bounds
+    tolerances: Tolerances
+    starts: np.ndarray
+
+
+class Observer(Protocol):
+    """Who looks on: progress bars, checkpoints."""
+
+    def on_chunk(self, state: FitState) -> None:
+        """See the state after a chunk was summed."""
+
+    def on_pass(self, state: FitState) -> None:
+        """See the state after a pass was judged."""
+
+
+def run(
+    problem: Problem,
+    stream: ArrayStream,
+    observers: Sequence[Observer] = (),
+    state: FitState | None = None,
+) -> FitState:
+    """Fit, from the start or from a state on, and return the state in which it ended.
+
+    Parameters
+    ----------
+    state : FitState or None
+        Where to go on; with None, or a state that has not seen a chunk, the fit starts with its
+        warm-up.
+    """
+    if state is not None and state.status is Status.MAX_ITER:
+        state = state._replace(status=Status.RUNNING)  # max_iter may be larger now
+    if state is None or (state.status is Status.RUNNING and not state.has_begun):
+        state = FitState.start(_candidates(problem, stream))
+    while state.status is Status.RUNNING:
+        if state.equations is not None and state.step is None:
+            state = propose(state, problem.bounds, problem.tolerances)
+            continue
+        state = _sum_over_chunks(problem.objective, stream, observers, state)
+        if state.equations is None:
+            state = begin(state, state.partial)
+        else:
+            state = judge(state, state.partial[0], problem.bounds)
+        _log_pass(state)
+        for observer in observers:
+            observer.on_pass(state)
+    return state
+
+
+def _sum_over_chunks(
+    objective: Objective, stream: ArrayStream, observers: Sequence[Observer], state: FitState
+) -> FitState:
+    """Sum the equations of the chunks that the pass in progress still lacks, in their order."""
+    points = state.points
+
+    def equations_of(index: int) -> tuple[Equations, ...]:
+        chunk = stream.chunk(index)
+        return tuple(kernel.evaluate(objective, chunk, point) for point in points)
+
+    remaining = range(state.next_chunk, stream.n_chunks)
+    for equations in map_chunks(equations_of, remaining, n_threads()):
+        state = state.add_chunk(equations)
+        for observer in observers:
+            observer.on_chunk(state)
+    return state
+
+
+def _candidates(problem: Problem, stream: ArrayStream) -> np.ndarray:
+    """Return the points for the first pass to compare: the warm-up's answer and the start.
+
+    Growing samples are fitted in memory, so that most of the way to the optimum costs almost
+    nothing. The start stays a candidate: a sample that missed a narrow feature can do no harm.
+    """
+    starts = problem.starts
+    is_large = stream.n_rows * _LARGEST_SAMPLE_SHARE >= _FIRST_SAMPLE_ROWS
+    if not is_large and len(starts) == 1:
+        return starts
+    n_rows = _FIRST_SAMPLE_ROWS
+    sample = stream.sample(n_rows) if is_large else stream
+    answer = _fit_sample(problem, sample, starts)
+    while answer is not None and n_rows * _SAMPLE_GROWTH <= _LARGEST_SAMPLE_SHARE * stream.n_rows:
+        n_rows *= _SAMPLE_GROWTH
+        answer = _fit_sample(problem, stream.sample(n_rows), answer[np.newaxis])
+    return starts[:1] if answer is None else np.stack([answer, starts[0]])
+
+
+def _fit_sample(problem: Problem, sample: ArrayStream, starts: np.ndarray) -> np.ndarray | None:
+    """Fit a sample from all starts side by side; return the best point, None if there is none."""
+    tolerances = problem.tolerances._replace(
+        ftol=max(_WARM_UP_FTOL, problem.tolerances.ftol), max_iter=_WARM_UP_MAX_ITER
+    )
+    states = [FitState.start(start[np.newaxis]) for start in starts]
+    while running := [i for i, state in enumerate(states) if state.status is Status.RUNNING]:
+        points = np.stack([state.points[0] for state in states])
+        summed = _evaluate_sample(problem.objective, sample, points)
+        for i in running:
+            state = states[i]
+            if state.equations is None:
+                state = begin(state, (summed[i],))
+            else:
+                state = judge(state, summed[i], problem.bounds)
+            if state.status is Status.RUNNING:
+                state = propose(state, problem.bounds, tolerances)
+            states[i] = state
+    costs = [np.inf if s.equations is None else s.equations.cost for s in states]
+    best = states[int(np.argmin(costs))]
+    _logger.debug("warm-up on %d rows: %s", sample.n_rows, best.status.message)
+    return None if best.equations is None else best.params
+
+
+def _evaluate_sample(
+    objective: Objective, sample: ArrayStream, points: np.ndarray
+) -> list[Equations]:
+    total = [Equations.zero(points.shape[1]) for _ in points]
+    for index in range(sample.n_chunks):
+        parts = kernel.evaluate_many(objective, sample.chunk(index), points)
+        total = [a + b for a, b in zip(total, parts, strict=True)]
+    return total
+
+
+def _log_pass(state: FitState) -> None:
+    last = state.history[-1] if state.history else None
+    if last is not None:
+        _logger.info(
+            "pass %d: cost %s, %s",
+            state.n_passes,
+            last["cost"],
+            "accepted" if last["accepted"] else "rejected",
+        )

@@ -1,0 +1,243 @@
+"""What a user states of a fit -> a checked `Problem`: start, bounds, loss, tolerances, model."""
+
+import operator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ._engine import kernel
+from ._engine.equations import Equations
+from ._engine.kernel import Objective
+from ._engine.loss import LOSS_NAMES
+from ._engine.model import TracedModel
+from ._engine.subproblem import Bounds
+from ._engine.trust_region import Tolerances
+from ._fit import Problem
+from ._streams import ArrayStream
+
+_PROBE_ROWS = 64
+
+
+def as_bounds(bounds: Any, n_params: int) -> Bounds:
+    """Return the bounds, each of shape (n_params,).
+
+    Parameters
+    ----------
+    bounds : 2-tuple of array-like, or `scipy.optimize.Bounds`
+        Lower and upper, each a number or one for each parameter.
+
+    Raises
+    ------
+    ValueError
+        If their shapes don't fit, they hold NaN, or a lower one is not below the upper one.
+    """
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+        bounds = (bounds.lb, bounds.ub)
+    try:
+        lower, upper = bounds
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"bounds must be a pair (lower, upper) or a scipy.optimize.Bounds, got {bounds!r}."
+        ) from None
+    arrays = []
+    for name, bound in (("lower", lower), ("upper", upper)):
+        array = np.asarray(bound, dtype=float)
+        if array.ndim > 1 or (array.ndim == 1 and array.size != n_params):
+            raise ValueError(
+                f"The {name} bounds have the shape {array.shape}; expected a number, or one for "
+                f"each of the {n_params} parameters."
+            )
+        if np.isnan(array).any():
+            raise ValueError(f"The {name} bounds hold NaN; write -inf or inf for an open one.")
+        arrays.append(np.broadcast_to(array, (n_params,)).copy())
+    if not np.all(arrays[0] < arrays[1]):
+        i = int(np.argmin(arrays[0] < arrays[1]))
+        raise ValueError(
+            f"Each lower bound must be below its upper one; parameter {i} has "
+            f"({arrays[0][i]:g}, {arrays[1][i]:g})."
+        )
+    return Bounds(*arrays)
+
+
+def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarray:
+    """Return the start, shape (n_params,); with None the one `scipy.optimize.curve_fit` takes.
+
+    Raises
+    ------
+    ValueError
+        If it has the wrong size, is not finite, or lies outside the bounds.
+    """
+    lower, upper = bounds
+    n_params = len(param_names)
+    if p0 is None:
+        start = np.ones(n_params)
+        with np.errstate(invalid="ignore"):  # inf - inf where both are open
+            start = np.where(np.isfinite(lower) & np.isfinite(upper), 0.5 * (lower + upper), start)
+        start = np.where(np.isfinite(lower) & ~np.isfinite(upper), lower + 1, start)
+        return np.where(~np.isfinite(lower) & np.isfinite(upper), upper - 1, start)
+    try:
+        start = np.atleast_1d(np.asarray(p0, dtype=float))
+    except (TypeError, ValueError):
+        raise ValueError(f"p0 must hold {n_params} numbers, got {p0!r}.") from None
+    if start.shape != (n_params,):
+        raise ValueError(
+            f"p0 has the shape {start.shape}, but the model has {n_params} parameters: "
+            f"{', '.join(param_names)}."
+        )
+    for name, value, low, high in zip(param_names, start, lower, upper, strict=True):
+        if not np.isfinite(value):
+            raise ValueError(f"p0 must be finite: the start of {name} is {value}.")
+        if not low <= value <= high:
+            raise ValueError(
+                f"p0 must lie within the bounds: {name} starts at {value:g}, outside "
+                f"[{low:g}, {high:g}]."
+            )
+    return start
+
+
+def draw_starts(
+    start: np.ndarray, bounds: Bounds, n_starts: int, param_names: tuple[str, ...]
+) -> np.ndarray:
+    """Return the start and ``n_starts - 1`` points spread evenly in the bounds, by Halton's rule.
+
+    Raises
+    ------
+    ValueError
+        If there are several starts and a bound is open.
+
+    References
+    ----------
+    .. [1] J. H. Halton, "On the efficiency of certain quasi-random sequences of points in
+           evaluating multi-dimensional integrals", Numerische Mathematik 2, 1960.
+    """
+    if n_starts == 1:
+        return start[np.newaxis]
+    is_open = ~(np.isfinite(bounds.lower) & np.isfinite(bounds.upper))
+    if is_open.any():
+        names = ", ".join(np.array(param_names)[is_open])
+        raise ValueError(
+            f"n_starts={n_starts} draws starts between the bounds, which are open for {names}. "
+            "Give finite bounds."
+        )
+    from scipy.stats import qmc
+
+    sequence = qmc.Halton(start.size, scramble=False)
+    sequence.fast_forward(1)  # the first point is the corner of the lower bounds
+    drawn = qmc.scale(sequence.random(n_starts - 1), bounds.lower, bounds.upper)
+    return np.vstack([start, np.clip(drawn, bounds.lower, bounds.upper)])
+
+
+def as_tolerances(ftol: float, xtol: float, gtol: float, max_iter: int) -> Tolerances:
+    """Return the tolerances.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is no number or negative; if ``max_iter`` is no positive whole number.
+    """
+    for name, value in (("ftol", ftol), ("xtol", xtol), ("gtol", gtol)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, got {value!r}.")
+        if not value >= 0:
+            raise ValueError(f"{name} must be 0 or more, got {value!r}.")
+    return Tolerances(float(ftol), float(xtol), float(gtol), as_positive_int(max_iter, "max_iter"))
+
+
+def as_positive_int(value: Any, name: str) -> int:
+    """Return a whole number of at least 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}.") from None
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}.")
+    return number
+
+
+def as_objective(model: TracedModel, loss: str, f_scale: float) -> Objective:
+    """Return the objective.
+
+    Raises
+    ------
+    ValueError
+        If the loss is unknown or its scale not positive.
+    """
+    if loss not in LOSS_NAMES:
+        raise ValueError(f"loss must be one of {', '.join(LOSS_NAMES)}; got {loss!r}.")
+    if isinstance(f_scale, bool) or not isinstance(f_scale, Real) or not 0 < f_scale < np.inf:
+        raise ValueError(f"f_scale must be a positive number, got {f_scale!r}.")
+    return Objective(model, loss, float(f_scale))
+
+
+def check_enough_rows(stream: ArrayStream, param_names: tuple[str, ...]) -> None:
+    """Raise if there are fewer rows than parameters."""
+    if stream.n_rows < len(param_names):
+        raise ValueError(
+            f"There are {stream.n_rows} rows for {len(param_names)} parameters "
+            f"({', '.join(param_names)}): a fit needs at least as many rows as parameters."
+        )
+
+
+def check_rows_are_independent(problem: Problem, stream: ArrayStream) -> None:
+    """Raise if the model's value in a row depends on other rows, as with a mean or a cumsum.
+
+    Such a model has no meaning when its rows come in chunks. The equations of some rows must be
+    the sum of those of two halves of them, each in reversed order.
+    """
+    rows = np.unique(np.linspace(0, stream.n_rows - 1, _PROBE_ROWS).astype(np.int64))
+    if rows.size < 2:
+        return
+    start = problem.starts[0]
+    whole, even, odd = (
+        kernel.evaluate(problem.objective, stream.take(part).chunk(0), start)
+        for part in (rows, rows[::2][::-1], rows[1::2][::-1])
+    )
+    if not (whole.is_finite and even.is_finite and odd.is_finite):
+        return  # the first pass meets it, and names the row
+    if not _are_close(whole, even + odd):
+        raise ValueError(
+            f"The model {getattr(problem.objective.model.function, '__name__', 'given')} gives "
+            "another value for a row when other rows are beside it (by a mean, sum, cumsum or "
+            "sort over x?). Each row must stand for itself: compute such numbers before the fit."
+        )
+
+
+def _are_close(whole: Equations, parts: Equations) -> bool:
+    """Return whether two equations of the same rows agree up to rounding."""
+    # Far more than rounding, far less than what a mean over other rows changes.
+    rtol = 1e-9
+    norms = whole.column_norms + parts.column_norms
+    residual = np.sqrt(whole.cost + parts.cost + 1e-6 * (whole.model_norm + parts.model_norm))
+    return bool(
+        abs(whole.model_norm - parts.model_norm) <= rtol * whole.model_norm
+        and abs(whole.cost - parts.cost) <= rtol * residual**2
+        and np.all(np.abs(whole.gradient - parts.gradient) <= rtol * norms * residual)
+        and np.all(np.abs(whole.gram - parts.gram) <= rtol * np.outer(norms, norms))
+    )
+
+
+def explain_not_finite(problem: Problem, stream: ArrayStream) -> str:
+    """Return which row makes the model infinite or NaN at the start, in words."""
+    start, names = problem.starts[0], problem.objective.model.param_names
+    at = ", ".join(f"{name}={value:g}" for name, value in zip(names, start, strict=True))
+    for index in range(stream.n_chunks):
+        chunk = stream.chunk(index)
+        values = kernel.predict(problem.objective.model, chunk, start)
+        if not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values)))
+            x = np.asarray(chunk.x)[..., row]
+            return (
+                f"The model is {values[row]} at the start p0 ({at}), first in row "
+                f"{stream.rows_of(index)[0] + row} (x = {x}). Choose a p0 at which it is finite."
+            )
+        equations = kernel.evaluate(problem.objective, chunk, start)
+        bad = [n for n, g in zip(names, equations.gradient, strict=True) if not np.isfinite(g)]
+        if bad:
+            first, stop = stream.rows_of(index)
+            return (
+                f"The derivative of the model by {', '.join(bad)} is not finite at the start p0 "
+                f"({at}), somewhere in rows {first} to {stop - 1}. A square root or a power at 0, "
+                "or a branch of jnp.where that is infinite where it is not taken, does that."
+            )
+    return f"The sum of squares overflows at the start p0 ({at}): scale y, or choose another p0."

@@ -1,0 +1,206 @@
+"""A fit and its checkpoints: when to save, what a checkpoint is tied to, how to go on from it."""
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
+from typing import Any, Self
+
+from ._engine.record import from_record, to_record
+from ._engine.state import FitState, Status
+from .checkpoint import JSONCheckpoint
+from .exceptions import (
+    CheckpointDirectoryError,
+    CheckpointWarning,
+    CorruptCheckpointError,
+    IncompatibleCheckpointError,
+)
+
+
+class Keeper:
+    """Saves the state of a fit as it goes, and on the way out whatever happens.
+
+    Parameters
+    ----------
+    checkpoint : JSONCheckpoint
+    identity : mapping
+        What the checkpoint is tied to: model, settings, data.
+    n_chunks : int
+        Chunks of a pass.
+    elapsed : float
+        Seconds that the fit took before it was interrupted.
+    """
+
+    def __init__(
+        self,
+        checkpoint: JSONCheckpoint,
+        identity: Mapping[str, Any],
+        n_chunks: int,
+        elapsed: float = 0.0,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._identity = identity
+        self._n_chunks = n_chunks
+        self._started_at = time.monotonic() - elapsed
+        self._saved_at = time.monotonic()
+        self._unsaved: FitState | None = None
+        self._causes_told: set[tuple[str, int | None]] = set()
+
+    def begin(self, state: FitState) -> None:
+        """Make the directory and save the first state, so that a kill finds something to resume.
+
+        Raises
+        ------
+        CheckpointDirectoryError
+            If the directory can't be written to. Later failures only warn.
+        """
+        try:
+            self._write(state)
+        except OSError as error:
+            raise CheckpointDirectoryError(
+                f"The checkpoint directory {self._checkpoint.directory} can't be written to: "
+                f"{error}. Give a directory that can, or checkpoint_dir=None."
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Also on the way out of an error or of Ctrl-C: what was summed so far is not lost.
+        if self._unsaved is not None:
+            self._save(self._unsaved)
+
+    def on_chunk(self, state: FitState) -> None:
+        """Save if it is time to."""
+        self._unsaved = state
+        if time.monotonic() - self._saved_at >= self._checkpoint.interval:
+            self._save(state)
+
+    on_pass = on_chunk
+
+    def finish(self, state: FitState) -> None:
+        """Save the last state."""
+        self._save(state)
+
+    def _save(self, state: FitState) -> None:
+        """Save, or warn once for each cause that prevents it; the fit goes on without."""
+        try:
+            self._write(state)
+        except OSError as error:
+            self._saved_at = time.monotonic()
+            cause = (type(error).__name__, error.errno)
+            if cause not in self._causes_told:
+                self._causes_told.add(cause)
+                warnings.warn(
+                    f"A checkpoint could not be saved in {self._checkpoint.directory}: {error}. "
+                    "Older ones stay as they are; the fit goes on, and saving is tried again.",
+                    CheckpointWarning,
+                    stacklevel=2,
+                )
+
+    def _write(self, state: FitState) -> None:
+        now = time.monotonic()
+        record = to_record(state)
+        self._checkpoint.save(
+            {
+                "iteration": state.n_iter,
+                "params": record.pop("params"),
+                "phase": _phase(state),
+                "chunk": [state.next_chunk, self._n_chunks],
+                "elapsed_seconds": round(now - self._started_at, 3),
+                "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "versions": _versions(),
+                "identity": self._identity,
+                "state": record,
+            }
+        )
+        self._saved_at = time.monotonic()
+        self._unsaved = None
+
+
+def restore(
+    checkpoint: JSONCheckpoint, identity: Mapping[str, Any], n_params: int, n_chunks: int
+) -> tuple[FitState, float]:
+    """Return the state of the newest checkpoint, and the seconds that the fit took until then.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If there is none.
+    CorruptCheckpointError
+        If no file can be trusted.
+    IncompatibleCheckpointError
+        If it belongs to another model, other data or other settings.
+    """
+    path, record = checkpoint.load_with_path()
+    try:
+        saved_identity, saved_versions = dict(record["identity"]), dict(record["versions"])
+        require_compatible(saved_identity, identity, path)
+        saved = {**record["state"], "params": record["params"]}
+        state = from_record(saved, n_params, n_chunks)
+        elapsed = float(record["elapsed_seconds"])
+    except IncompatibleCheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptCheckpointError(
+            f"{path} is not the checkpoint of a fit: {error}. Remove the directory and start the "
+            "fit without resume."
+        ) from error
+    _warn_of_other_versions(saved_versions)
+    if checkpoint.on_resume is not None:
+        checkpoint.on_resume(path)
+    return state, elapsed
+
+
+def require_compatible(saved: Mapping[str, Any], current: Mapping[str, Any], path: str) -> None:
+    """Raise if a checkpoint is not of this fit, and say what changed from what to what."""
+    changes = list(_changes(saved, current, ""))
+    if changes:
+        raise IncompatibleCheckpointError(
+            f"Incompatible checkpoint: {path} is of another fit. {'; '.join(changes)}. Give what "
+            "it was made with, or remove the directory and start the fit without resume."
+        )
+
+
+def _changes(saved: Any, current: Any, name: str) -> Iterator[str]:
+    """Yield what differs, in words."""
+    if isinstance(saved, Mapping) and isinstance(current, Mapping):
+        for key in sorted({*saved, *current}):
+            inner = f"{name} {key}".strip()
+            yield from _changes(saved.get(key), current.get(key), inner)
+    elif saved != current:
+        yield f"{name} changed from {saved!r} to {current!r}"
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions that the bits of a result depend on."""
+    import jax
+
+    try:
+        ours = version("nlsq_sklearn")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        ours = "unknown"
+    return {"nlsq_sklearn": ours, "jax": jax.__version__}
+
+
+def _warn_of_other_versions(saved: Mapping[str, Any]) -> None:
+    changes = "; ".join(_changes(saved, _versions(), ""))
+    if changes:
+        warnings.warn(
+            f"The checkpoint was saved by other versions ({changes}): the fit goes on from it, "
+            "but its last bits may differ from those of an uninterrupted one.",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+
+
+def _phase(state: FitState) -> str:
+    if state.status is not Status.RUNNING:
+        return "finished"
+    return "streaming" if state.has_begun else "warm-up"

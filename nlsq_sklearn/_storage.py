@@ -1,0 +1,128 @@
+"""The one door to the files of a checkpoint directory. What lies behind it can be exchanged."""
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_TEMPORARY_PREFIX = ".nlsq_sklearn-"
+_STALE_SECONDS = 3600.0
+
+
+class LocalDirectory:
+    """A directory of a local file system, whose files appear whole or not at all.
+
+    A file is written under a temporary name in the same directory, flushed to the disk and
+    renamed; the rename is flushed too, so that a file that was once seen survives a power cut.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.abspath(os.path.expanduser(path)))
+
+    def create(self) -> None:
+        """Make the directory where it does not exist, and sweep what killed writers left."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    def names(self) -> list[str]:
+        """Return the names of the files, sorted; none where the directory does not exist."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self.path))
+        except FileNotFoundError:
+            return []
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Return the content of a file.
+
+        Raises
+        ------
+        OSError
+            If it can't be read, or is a symbolic link.
+        ValueError
+            If it has more than ``max_bytes``.
+        """
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(self.path / name, flags), "rb") as file:
+            content = file.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise ValueError(f"it has more than {max_bytes} bytes")
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, in the place of one of the same name."""
+        with self._written(content) as temporary:
+            temporary.replace(self.path / name)
+        self._flush_directory()
+
+    def write_new(self, name: str, content: bytes) -> None:
+        """Write a file.
+
+        Raises
+        ------
+        FileExistsError
+            If there is one of the same name: another writer was quicker.
+        """
+        target = self.path / name
+        with self._written(content) as temporary:
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                if target.exists():
+                    raise FileExistsError(str(target)) from None
+                temporary.replace(target)
+        self._flush_directory()
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone already is no error: another writer pruned it."""
+        (self.path / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _written(self, content: bytes) -> Iterator[Path]:
+        """Yield the path of a temporary file with this content, safe on the disk."""
+        owner = f"{socket.gethostname()}-{os.getpid()}"
+        temporary = self.path / f"{_TEMPORARY_PREFIX}{owner}-{secrets.token_hex(4)}"
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _flush_directory(self) -> None:
+        if os.name != "posix":
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _sweep(self) -> None:
+        """Remove temporary files whose writer is dead; those of living writers stay."""
+        ours = f"{_TEMPORARY_PREFIX}{socket.gethostname()}-"
+        for name in self.names():
+            if not name.startswith(_TEMPORARY_PREFIX):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                age = time.time() - (self.path / name).stat().st_mtime
+                pid = name.removeprefix(ours).partition("-")[0] if name.startswith(ours) else ""
+                is_dead = pid.isdigit() and not _is_alive(int(pid))
+                if is_dead or age > _STALE_SECONDS:
+                    self.remove(name)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

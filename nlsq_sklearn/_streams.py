@@ -1,0 +1,323 @@
+"""Arrays in memory and memory maps -> ordered chunks of rows, and samples of them."""
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import joblib
+import numpy as np
+
+from ._engine.kernel import Chunk, padded_rows
+
+DEFAULT_CHUNK_ROWS = 131_072
+"""Rows in a chunk: enough to make the cost of a call vanish, few enough to save often."""
+
+_RUN_ROWS = 16  # a sample reads runs of rows: few pages of a memory map, whole cache lines
+_GOLDEN = (5**0.5 - 1) / 2
+
+Result = TypeVar("Result")
+
+
+class ArrayStream:
+    """Rows of NumPy arrays and memory maps, chunk by chunk.
+
+    Parameters
+    ----------
+    x : array-like of shape (n_rows,) or (n_features, n_rows), or a sequence of n_features columns
+    y : array-like of shape (n_rows,)
+    sigma : array-like of shape (n_rows,), float or None
+        Standard deviation of each row.
+    chunk_size : int or None
+        Rows in a chunk.
+    buffer_rows : int or None
+        Rows that a chunk is padded to, for a stream that shall use another one's programs.
+
+    Raises
+    ------
+    TypeError
+        If an array does not hold real numbers.
+    ValueError
+        If shapes don't fit, or there are no rows.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        sigma: Any = None,
+        *,
+        chunk_size: int | None = None,
+        buffer_rows: int | None = None,
+    ) -> None:
+        self._y = _as_real(y, "y")
+        if self._y.ndim != 1:
+            raise ValueError(f"y must have one dimension, (n_rows,), got shape {self._y.shape}.")
+        self.n_rows = self._y.size
+        if self.n_rows == 0:
+            raise ValueError("y is empty: there is nothing to fit.")
+        self._columns = _as_columns(x, self.n_rows)
+        self._sigma = None if sigma is None else _as_sigma(sigma, self.n_rows)
+        self.n_features = len(self._columns)
+        self.chunk_rows = min(_as_chunk_size(chunk_size), self.n_rows)
+        self.n_chunks = -(-self.n_rows // self.chunk_rows)
+        self._buffer_rows = buffer_rows or padded_rows(self.chunk_rows)
+        self._is_checked = np.zeros(self.n_chunks, dtype=bool)
+        self._resident: Chunk | None = None
+
+    def rows_of(self, index: int) -> tuple[int, int]:
+        """Return the first row of a chunk and the one after its last."""
+        first = index * self.chunk_rows
+        return first, min(first + self.chunk_rows, self.n_rows)
+
+    def chunk(self, index: int) -> Chunk:
+        """Return a chunk, padded for the kernel.
+
+        Raises
+        ------
+        ValueError
+            If a value in it is not finite, or a sigma not positive; the message names the row.
+        """
+        if self._resident is not None:
+            return self._resident
+        first, stop = self.rows_of(index)
+        arrays = [_read(column, first, stop) for column in self._columns]
+        y = _read(self._y, first, stop)
+        sigma = None if self._sigma is None else _read(self._sigma, first, stop)
+        if not self._is_checked[index]:
+            self._check(arrays, y, sigma, first)
+            self._is_checked[index] = True
+        chunk = _padded(arrays, y, sigma, self._buffer_rows)
+        if self.n_chunks == 1:
+            chunk = self._resident = chunk.to_device()
+        return chunk
+
+    def sample(self, n_rows: int) -> "ArrayStream":
+        """Return about ``n_rows`` rows spread evenly over all, by a rule without randomness.
+
+        The rows come in short runs, one in each of equal strata, shifted within its stratum by
+        multiples of the golden ratio: a constant stride would meet a periodic ``x``, such as the
+        columns of an image, always in the same phase.
+        """
+        run_rows = min(_RUN_ROWS, self.n_rows)
+        n_runs = max(1, n_rows // run_rows)
+        stratum = self.n_rows / n_runs
+        runs = np.arange(n_runs)
+        shift = (runs * _GOLDEN) % 1.0 * max(stratum - run_rows, 0.0)
+        firsts = np.minimum((runs * stratum + shift).astype(np.int64), self.n_rows - run_rows)
+        return self.take((firsts[:, np.newaxis] + np.arange(run_rows)).ravel())
+
+    def take(self, rows: np.ndarray) -> "ArrayStream":
+        """Return some rows, copied into memory, as a stream with the same size of chunks.
+
+        Raises
+        ------
+        ValueError
+            If there is a row that can't be used; the message names the first of all.
+        """
+        taken = ArrayStream(
+            [_take(column, rows) for column in self._columns],
+            _take(self._y, rows),
+            None if self._sigma is None else _take(self._sigma, rows),
+            chunk_size=self.chunk_rows,
+            buffer_rows=self._buffer_rows,
+        )
+        try:
+            for index in range(taken.n_chunks):
+                taken.chunk(index)
+        except ValueError:
+            self._raise_first_invalid()
+            raise
+        return taken
+
+    def _raise_first_invalid(self) -> None:
+        """Look through all rows in order and raise for the first that is not usable."""
+        for index in range(self.n_chunks):
+            self._is_checked[index] = False
+            self.chunk(index)
+
+    def token(self) -> str:
+        """Return a key of the data: content of arrays in memory, file and time of memory maps."""
+        from dask.base import tokenize
+
+        return str(tokenize(self._columns, self._y, self._sigma))
+
+    def _check(
+        self, columns: Sequence[np.ndarray], y: np.ndarray, sigma: np.ndarray | None, first: int
+    ) -> None:
+        """Raise for the first value of a chunk that is not finite, or a sigma not positive."""
+        names = ["x"] if self.n_features == 1 else [f"x[{i}]" for i in range(self.n_features)]
+        for name, values in zip([*names, "y"], [*columns, y], strict=True):
+            _check_finite(name, values, first)
+        if sigma is not None:
+            _check_finite("sigma", sigma, first)
+            if sigma.min() <= 0:
+                row = int(np.argmax(sigma <= 0))
+                raise ValueError(
+                    f"sigma must be positive: sigma is {sigma[row]:g} in row {first + row}. "
+                    "Leave out rows that shall not count."
+                )
+
+
+def map_chunks(
+    function: Callable[[int], Result], indices: range, n_threads: int
+) -> Iterator[Result]:
+    """Yield ``function(index)`` in the order of the indices, computed by several threads."""
+    if n_threads == 1 or len(indices) == 1:
+        yield from map(function, indices)
+        return
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="nlsq_sklearn") as pool:
+        pending: list[Future[Result]] = []
+        try:
+            for index in indices:
+                pending.append(pool.submit(function, index))
+                # One chunk more than threads: nobody waits, and memory stays at a few chunks.
+                if len(pending) > n_threads:
+                    yield pending.pop(0).result()
+            while pending:
+                yield pending.pop(0).result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def n_threads() -> int:
+    """Return the threads to use: the cores this process may use, as joblib counts them."""
+    return max(1, int(joblib.cpu_count()))
+
+
+def _as_real(values: Any, name: str) -> np.ndarray:
+    """Return an array (a memory map as it is), if it holds real numbers."""
+    array: np.ndarray = np.asanyarray(values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} must hold real numbers, got an array of {array.dtype}. "
+            "Convert it first, for instance by .astype(float)."
+        )
+    return array
+
+
+def _as_columns(x: Any, n_rows: int) -> list[np.ndarray]:
+    """Return the predictors, each of shape (n_rows,), without copying the whole."""
+    if isinstance(x, (list, tuple)) and all(isinstance(c, np.ndarray) for c in x):
+        columns = [_as_real(column, f"x[{i}]") for i, column in enumerate(x)]
+        if columns and all(column.ndim == 0 for column in columns):
+            columns = [_as_real(x, "x")]
+    else:
+        array = _as_real(x, "x")
+        if array.ndim not in (1, 2):
+            raise ValueError(
+                "x must have the shape (n_rows,), or (n_features, n_rows) with several "
+                f"predictors, got {array.shape}."
+            )
+        columns = [array] if array.ndim == 1 else list(array)
+        if array.ndim == 2 and array.shape[1] != n_rows and array.shape[0] == n_rows:
+            raise ValueError(
+                f"x has the shape {array.shape}, and y has {n_rows} rows. Predictors come first, "
+                "as in scipy.optimize.curve_fit: pass x.T."
+            )
+    if not columns:
+        raise ValueError("x is empty: there is no predictor.")
+    for i, column in enumerate(columns):
+        name = "x" if len(columns) == 1 else f"x[{i}]"
+        if column.ndim != 1:
+            raise ValueError(f"{name} must have one dimension, got shape {column.shape}.")
+        if column.size != n_rows:
+            raise ValueError(
+                f"{name} has {column.size} rows and y has {n_rows}; they must have the same."
+            )
+    return columns
+
+
+def _as_sigma(sigma: Any, n_rows: int) -> np.ndarray:
+    array = _as_real(sigma, "sigma")
+    if array.ndim == 0:
+        return np.broadcast_to(array, (n_rows,))
+    if array.ndim == 2:
+        raise ValueError(
+            f"sigma has the shape {array.shape}: a covariance matrix of the rows is not "
+            f"supported. Give the standard deviation of each row, shape ({n_rows},)."
+        )
+    if array.shape != (n_rows,):
+        raise ValueError(f"sigma has the shape {array.shape}, expected ({n_rows},) as y has.")
+    return array
+
+
+def _as_chunk_size(chunk_size: int | None) -> int:
+    if chunk_size is None:
+        return DEFAULT_CHUNK_ROWS
+    try:
+        size = operator.index(chunk_size)
+    except TypeError:
+        raise TypeError(
+            f"chunk_size must be a number of rows or None, got {chunk_size!r}."
+        ) from None
+    if size < 1:
+        raise ValueError(f"chunk_size must be at least 1 row, got {size}.")
+    return size
+
+
+def _fresh_map(array: np.ndarray) -> np.ndarray:
+    """Return a memory-mapped array through a mapping of its own; other arrays as they are.
+
+    Pages that were read stay in the memory of the process until their mapping goes. A mapping
+    for each chunk keeps a fit as small as a chunk, however large the file.
+    """
+    root = array
+    while isinstance(root.base, np.memmap):
+        root = root.base
+    # A private mapping (mode "c") may hold changes that are not in the file.
+    if not isinstance(root, np.memmap) or root.filename is None or root.mode == "c":
+        return array
+    start = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    if any(stride < 0 for stride in array.strides):
+        return array
+    try:
+        fresh = np.memmap(
+            root.filename, dtype=np.uint8, mode="r", offset=root.offset, shape=(root.nbytes,)
+        )
+    except FileNotFoundError:  # deleted while mapped: the user's own mapping still holds it
+        return array
+    return np.ndarray(array.shape, array.dtype, fresh, start, array.strides)
+
+
+def _read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Return rows as contiguous float64."""
+    return np.ascontiguousarray(_fresh_map(array)[first:stop], dtype=np.float64)
+
+
+def _take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(_fresh_map(array)[rows], dtype=np.float64)
+
+
+def _check_finite(name: str, values: np.ndarray, first: int) -> None:
+    """Raise for the first value that is NaN or infinite."""
+    # The sum is finite in nearly all cases and much faster than a look at each value.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum()):
+            return
+    invalid = ~np.isfinite(values)
+    if invalid.any():
+        row = int(np.argmax(invalid))
+        raise ValueError(
+            f"{name} must be finite: {name} is {values[row]} in row {first + row}. "
+            "Leave out or mend such rows."
+        )
+
+
+def _padded(
+    columns: Sequence[np.ndarray], y: np.ndarray, sigma: np.ndarray | None, rows: int
+) -> Chunk:
+    """Return the chunk with copies of its last row behind it."""
+
+    def pad(values: np.ndarray) -> np.ndarray:
+        if values.size == rows:
+            return values
+        # A real row, not zeros: the model may be undefined at 0.
+        padded = np.empty(rows)
+        padded[: values.size] = values
+        padded[values.size :] = values[-1]
+        return padded
+
+    x = pad(columns[0]) if len(columns) == 1 else np.stack([pad(c) for c in columns])
+    return Chunk(x, pad(y), None if sigma is None else pad(sigma), None, y.size)
