@@ -132,7 +132,7 @@ def _fit_sample(problem: Problem, sample: ArrayStream, starts: np.ndarray) -> np
     states = [FitState.start(start[np.newaxis]) for start in starts]
     while running := [i for i, state in enumerate(states) if state.status is Status.RUNNING]:
         points = np.stack([state.points[0] for state in states])
-        summed = _evaluate_sample(problem.objective, sample, points)
+        summed = sum_in_memory(problem.objective, sample, points)
         for i in running:
             state = states[i]
             if state.equations is None:
@@ -148,9 +148,8 @@ def _fit_sample(problem: Problem, sample: ArrayStream, starts: np.ndarray) -> np
     return None if best.equations is None else best.params
 
 
-def _evaluate_sample(
-    objective: Objective, sample: ArrayStream, points: np.ndarray
-) -> list[Equations]:
+def sum_in_memory(objective: Objective, sample: ArrayStream, points: np.ndarray) -> list[Equations]:
+    """Return the equations of few rows at each of the points, (n_points, n_params)."""
     total = [Equations.zero(points.shape[1]) for _ in points]
     for index in range(sample.n_chunks):
         parts = kernel.evaluate_many(objective, sample.chunk(index), points)

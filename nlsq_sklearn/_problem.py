@@ -13,7 +13,7 @@ from ._engine.loss import LOSS_NAMES
 from ._engine.model import TracedModel
 from ._engine.subproblem import Bounds
 from ._engine.trust_region import Tolerances
-from ._fit import Problem
+from ._fit import Problem, sum_in_memory
 from ._streams import ArrayStream
 
 _PROBE_ROWS = 64
@@ -190,7 +190,7 @@ def check_rows_are_independent(problem: Problem, stream: ArrayStream) -> None:
         return
     start = problem.starts[0]
     whole, even, odd = (
-        kernel.evaluate(problem.objective, stream.take(part).chunk(0), start)
+        sum_in_memory(problem.objective, stream.take(part), start[np.newaxis])[0]
         for part in (rows, rows[::2][::-1], rows[1::2][::-1])
     )
     if not (whole.is_finite and even.is_finite and odd.is_finite):
@@ -232,12 +232,11 @@ def explain_not_finite(problem: Problem, stream: ArrayStream) -> str:
                 f"{stream.rows_of(index)[0] + row} (x = {x}). Choose a p0 at which it is finite."
             )
         equations = kernel.evaluate(problem.objective, chunk, start)
-        bad = [n for n, g in zip(names, equations.gradient, strict=True) if not np.isfinite(g)]
-        if bad:
+        if not np.isfinite(equations.gram).all():
             first, stop = stream.rows_of(index)
             return (
-                f"The derivative of the model by {', '.join(bad)} is not finite at the start p0 "
-                f"({at}), somewhere in rows {first} to {stop - 1}. A square root or a power at 0, "
-                "or a branch of jnp.where that is infinite where it is not taken, does that."
+                f"The derivative of the model is not finite at the start p0 ({at}), somewhere in "
+                f"rows {first} to {stop - 1}. A square root or a power at 0, or a branch of "
+                "jnp.where that is infinite where it is not taken, does that. Choose another p0."
             )
     return f"The sum of squares overflows at the start p0 ({at}): scale y, or choose another p0."

@@ -13,7 +13,9 @@ from ._engine.kernel import Chunk, padded_rows
 DEFAULT_CHUNK_ROWS = 131_072
 """Rows in a chunk: enough to make the cost of a call vanish, few enough to save often."""
 
-_RUN_ROWS = 16  # a sample reads runs of rows: few pages of a memory map, whole cache lines
+# A sample reads short runs of rows at so many places: larger ones get longer runs, not more places,
+# so that of a memory map only few pages are read.
+_SAMPLE_PLACES = 8192
 _GOLDEN = (5**0.5 - 1) / 2
 
 Result = TypeVar("Result")
@@ -95,12 +97,12 @@ class ArrayStream:
     def sample(self, n_rows: int) -> "ArrayStream":
         """Return about ``n_rows`` rows spread evenly over all, by a rule without randomness.
 
-        The rows come in short runs, one in each of equal strata, shifted within its stratum by
+        The rows come in runs, one in each of equal strata, shifted within its stratum by
         multiples of the golden ratio: a constant stride would meet a periodic ``x``, such as the
         columns of an image, always in the same phase.
         """
-        run_rows = min(_RUN_ROWS, self.n_rows)
-        n_runs = max(1, n_rows // run_rows)
+        n_runs = min(n_rows, _SAMPLE_PLACES)
+        run_rows = n_rows // n_runs
         stratum = self.n_rows / n_runs
         runs = np.arange(n_runs)
         shift = (runs * _GOLDEN) % 1.0 * max(stratum - run_rows, 0.0)
@@ -287,7 +289,11 @@ def _read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
 
 
 def _take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(_fresh_map(array)[rows], dtype=np.float64)
+    """Return scattered rows as float64."""
+    # The system maps 64 KB around each row of a memory map: a mapping for each of some pieces
+    # keeps that small.
+    pieces = [_fresh_map(array)[part] for part in np.array_split(rows, 16)]
+    return np.concatenate(pieces, dtype=np.float64)
 
 
 def _check_finite(name: str, values: np.ndarray, first: int) -> None:

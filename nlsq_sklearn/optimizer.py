@@ -70,7 +70,7 @@ class CurveFitResult(OptimizeResult):  # type: ignore[misc]  # scipy is not type
     def __str__(self) -> str:
         rows = [("parameter", "value", "standard error", "relative error")]
         for name, value, error in zip(self.param_names, self.popt, self.perr, strict=True):
-            relative = f"{abs(error / value):.2%}" if value and np.isfinite(error) else "-"
+            relative = f"{100 * abs(error / value):.2g} %" if value and np.isfinite(error) else "-"
             rows.append((name, f"{value:.10g}", f"{error:.3g}", relative))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
@@ -302,8 +302,8 @@ class AdaptiveHybridStreamingOptimizer:
                 bar = ProgressBar(stream.n_rows, stream.n_chunks)
                 observers.append(stack.enter_context(bar))
             state = run(problem, stream, observers, state)
-        if keeper is not None:
-            keeper.finish(state)
+            if keeper is not None:
+                keeper.finish(state)
         return state, elapsed
 
 

@@ -74,6 +74,15 @@ class Equations(NamedTuple):
         return np.sqrt(np.diag(self.gram))
 
     @property
+    def largest_cosine(self) -> float:
+        """Largest cosine of the angle between the residuals and a column of the Jacobian."""
+        lengths = self.column_norms * np.sqrt(2 * self.cost)
+        cosines = np.divide(
+            np.abs(self.gradient), lengths, out=np.zeros_like(lengths), where=lengths > 0
+        )
+        return float(cosines.max())
+
+    @property
     def cost_rounding(self) -> float:
         """Differences of two costs below this are rounding, not information.
 

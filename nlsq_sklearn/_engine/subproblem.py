@@ -146,7 +146,7 @@ class Subproblem:
         trial = np.where(q >= self._upper, self._bounds.upper, trial)
         trial = np.clip(trial, self._bounds.lower, self._bounds.upper)
         reduction = -float(self._gradient @ q + 0.5 * q @ (self._gram @ q))
-        return Step(trial, max(reduction, 0.0), damping, self._length(q))
+        return Step(trial, max(reduction, 0.0), float(damping), self._length(q))
 
     def full_step(self) -> Step:
         """Return the undamped Gauss-Newton step within the bounds."""

@@ -86,8 +86,7 @@ def propose(state: FitState, bounds: Bounds, tolerances: Tolerances) -> FitState
     step = subproblem.step_within(state.radius)
     is_lost = state.radius <= _EPS * float(np.linalg.norm(state.scale * state.params))
     if is_lost or np.array_equal(step.trial, state.params):
-        is_lost_in_rounding = state.remaining <= state.accepted.cost_rounding
-        return state._replace(status=Status.ROUNDING if is_lost_in_rounding else Status.STALLED)
+        return state._replace(status=Status.ROUNDING if _is_stationary(state) else Status.STALLED)
     return state._replace(step=step)
 
 
@@ -99,7 +98,7 @@ def judge(state: FitState, equations: Equations, bounds: Bounds) -> FitState:
     state = state._replace(
         step=None, n_iter=state.n_iter + 1, n_passes=state.n_passes + 1, next_chunk=0, partial=()
     )
-    if step.damping == 0 and step.predicted_reduction <= state.accepted.cost_rounding:
+    if step.predicted_reduction <= state.accepted.cost_rounding and _is_stationary(state):
         return _judge_by_gradient(state, step, equations, bounds)
     ratio = _gain_ratio(state.accepted.cost, equations, step)
     is_accepted = ratio > _ACCEPT
@@ -112,16 +111,35 @@ def judge(state: FitState, equations: Equations, bounds: Bounds) -> FitState:
 def _judge_by_gradient(
     state: FitState, step: Step, equations: Equations, bounds: Bounds
 ) -> FitState:
-    """Judge a step whose reduction of the cost drowns in rounding, by what it leaves to gain."""
+    """Judge a step near the optimum, where costs drown in rounding, by what it leaves to gain.
+
+    For a full step that is the reduction which the next one promises. A damped one, where the
+    Jacobian is nearly singular at the optimum, shall lower the gradient.
+    """
     is_better = False
-    if equations.is_finite:
+    if equations.is_finite and step.damping == 0:
         scale = np.maximum(state.scale, equations.column_norms)
         full = Subproblem(equations, step.trial, scale, bounds).full_step()
         is_better = full.predicted_reduction < state.remaining
-    judged = (
-        _accept(state, step, equations) if is_better else state._replace(status=Status.ROUNDING)
-    )
+    elif equations.is_finite:
+        is_better = equations.largest_cosine < state.accepted.largest_cosine
+    if is_better:
+        judged = _accept(state, step, equations)
+    else:
+        judged = state._replace(status=Status.ROUNDING)
     return _record(judged, equations.cost, step.trial, is_better, step)
+
+
+def _is_stationary(state: FitState) -> bool:
+    """Return whether the accepted point is an optimum as far as float64 can tell.
+
+    Either what the full step promises drowns in rounding, or the gradient is that of a point
+    within sqrt(eps) of the optimum: nearer than that costs can't be told apart.
+    """
+    return (
+        state.remaining <= state.accepted.cost_rounding
+        or state.accepted.largest_cosine <= np.sqrt(_EPS)
+    )
 
 
 def _accept(state: FitState, step: Step, equations: Equations) -> FitState:

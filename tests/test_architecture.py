@@ -1,0 +1,90 @@
+"""The rooms of the package and their arrows, read from the imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import nlsq_sklearn
+
+PACKAGE = Path(nlsq_sklearn.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A room may import those that stand before it.
+ORDER = [
+    "exceptions",
+    "_engine",
+    "_storage",
+    "checkpoint",
+    "_streams",
+    "_fit",
+    "_problem",
+    "_progress",
+    "_resume",
+    "optimizer",
+    "__init__",
+]
+ENGINE_ORDER = [
+    "__init__",
+    "equations",
+    "loss",
+    "model",
+    "kernel",
+    "subproblem",
+    "state",
+    "record",
+    "covariance",
+    "trust_region",
+]
+# Foreign libraries that live in few rooms.
+HOMES = {
+    "jax": {"_engine/kernel", "_engine/loss", "_engine/model", "_resume"},  # there: its version
+    "sklearn": {"exceptions"},
+    "dask": {"_streams"},
+    "json": {"checkpoint"},
+    "rich": {"_progress"},
+    "scipy": {"_problem", "optimizer"},
+}
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def imports(path):
+    """Yield each imported module as (level, dotted name), lazy imports included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module:
+                yield node.level, node.module
+            else:
+                yield from ((node.level, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_one_way(path):
+    parts = name_of(path).split("/")
+    for level, module in imports(path):
+        if level == 0:
+            assert not module.startswith("nlsq_sklearn"), "imports within the package are relative"
+        elif level == len(parts):  # from the package itself
+            target = module.split(".")[0]
+            assert ORDER.index(target) < ORDER.index(parts[0])
+        else:
+            assert parts[0] == "_engine"
+            assert ENGINE_ORDER.index(module) < ENGINE_ORDER.index(parts[1])
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_each_foreign_library_has_one_home(path):
+    for level, module in imports(path):
+        library = module.split(".")[0]
+        if level == 0 and library in HOMES:
+            assert name_of(path) in HOMES[library]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_file_is_longer_than_600_lines(path):
+    assert len(path.read_text().splitlines()) <= 600
