@@ -1,0 +1,399 @@
+"""Chunks and samples: every row once and in order, whatever kind of array it comes from."""
+
+import itertools
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlsq_sklearn._engine.kernel import padded_rows
+from nlsq_sklearn._streams import ArrayStream, map_chunks
+
+_N = 1000
+_ROWS = np.arange(_N)
+
+
+def _rows(stream, part="y"):
+    """Return all rows of a stream, without the padding."""
+    chunks = [stream.chunk(index) for index in range(stream.n_chunks)]
+    return np.concatenate([np.asarray(getattr(c, part))[..., : c.n_rows] for c in chunks], axis=-1)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 300), st.integers(1, 400))
+def test_chunks_hold_every_row_once_and_in_order(n_rows, chunk_size):
+    rows = np.arange(float(n_rows))
+    stream = ArrayStream(rows, 2 * rows, 3 * rows + 1, chunk_size=chunk_size)
+    assert _rows(stream, "x").tolist() == rows.tolist()
+    assert _rows(stream, "y").tolist() == (2 * rows).tolist()
+    assert _rows(stream, "sigma").tolist() == (3 * rows + 1).tolist()
+    places = [stream.rows_of(index) for index in range(stream.n_chunks)]
+    assert places[0][0] == 0
+    assert places[-1][1] == n_rows
+    assert all(left[1] == right[0] for left, right in itertools.pairwise(places))
+    assert all(0 < stop - first <= chunk_size for first, stop in places)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 300), st.integers(1, 400))
+def test_a_chunk_is_padded_with_its_last_row(n_rows, chunk_size):
+    x = np.stack([np.arange(float(n_rows)), -np.arange(float(n_rows))])
+    stream = ArrayStream(x, x[0], x[0] + 1, chunk_size=chunk_size)
+    for index in range(stream.n_chunks):
+        chunk = stream.chunk(index)
+        assert chunk.y.shape == (padded_rows(stream.chunk_rows),)
+        for array in np.vstack([np.asarray(part) for part in (chunk.x, chunk.y, chunk.sigma)]):
+            assert (array[chunk.n_rows :] == array[chunk.n_rows - 1]).all()
+
+
+_MATRIX = np.random.default_rng(0).normal(size=(3, _N))
+_ARRAYS = {
+    "float64": _MATRIX[0],
+    "float32": _MATRIX[0].astype(np.float32),
+    "float16": _MATRIX[0].astype(np.float16),
+    "longdouble": _MATRIX[0].astype(np.longdouble),
+    "big-endian": _MATRIX[0].astype(">f8"),
+    "int": _ROWS - 500,
+    "uint8": (_ROWS % 256).astype(np.uint8),
+    "bool": _ROWS % 3 == 0,
+    "list": _MATRIX[0].tolist(),
+    "strided view": _MATRIX.T.copy()[:, 1],
+    "reversed view": _MATRIX[0][::-1],
+    "broadcast": np.broadcast_to(2.5, (_N,)),
+}
+
+
+@pytest.mark.parametrize("chunk_size", [None, 77])
+@pytest.mark.parametrize("kind", _ARRAYS)
+def test_every_kind_of_array_gives_its_rows_as_float64(kind, chunk_size):
+    array = _ARRAYS[kind]
+    expected = np.array(array, dtype=np.float64)
+    as_x = ArrayStream(array, np.zeros(_N), chunk_size=chunk_size)
+    as_y = ArrayStream(np.zeros(_N), array, chunk_size=chunk_size)
+    assert _rows(as_x, "x").tolist() == expected.tolist()
+    assert _rows(as_y, "y").tolist() == expected.tolist()
+    assert as_y.chunk(0).y.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        _MATRIX,
+        np.asfortranarray(_MATRIX),
+        tuple(_MATRIX),
+        list(_MATRIX),
+        _MATRIX.tolist(),
+        np.repeat(_MATRIX, 2, axis=1)[:, ::2],
+        tuple(np.stack([row, row], axis=1)[:, 0] for row in _MATRIX),
+    ],
+    ids=["C", "Fortran", "tuple", "list", "lists", "steps", "strided columns"],
+)
+def test_several_predictors_come_as_rows_of_a_matrix_or_as_columns(x):
+    stream = ArrayStream(x, np.zeros(_N), chunk_size=77)
+    assert stream.n_features == 3
+    assert (_rows(stream, "x") == _MATRIX).all()
+
+
+def test_columns_may_be_of_different_kinds():
+    stream = ArrayStream((_ROWS, _MATRIX[0].astype(np.float32)), np.zeros(_N), chunk_size=77)
+    assert (_rows(stream, "x")[0] == _ROWS).all()
+    assert (_rows(stream, "x")[1] == _MATRIX[0].astype(np.float32)).all()
+
+
+def test_one_predictor_has_one_dimension():
+    assert ArrayStream(_MATRIX[:1], np.zeros(_N)).chunk(0).x.ndim == 1
+    assert ArrayStream((_MATRIX[0],), np.zeros(_N)).chunk(0).x.ndim == 1
+
+
+def test_a_number_as_sigma_is_that_of_each_row():
+    sigma = _rows(ArrayStream(_ROWS, _ROWS, 0.5, chunk_size=77), "sigma")
+    assert sigma.tolist() == [0.5] * _N
+
+
+def _npy(folder, array=_MATRIX[0], mode="r"):
+    np.save(folder / "a.npy", array)
+    return np.load(folder / "a.npy", mmap_mode=mode)
+
+
+def _raw(folder, offset):
+    (folder / "a.bin").write_bytes(b"\0" * offset + _MATRIX[0].tobytes())
+    return np.memmap(folder / "a.bin", np.float64, "r", offset, (_N,))
+
+
+def _structured(folder):
+    records = np.zeros(_N, dtype=[("flag", "u1"), ("value", "f8")])
+    records["value"] = _MATRIX[0]
+    return _npy(folder, records)["value"]
+
+
+def _changed_in_memory_only(folder):
+    array = _npy(folder, mode="c")
+    array[5::7] = 17.0
+    return array
+
+
+def _changed_in_the_file(folder):
+    array = _npy(folder, mode="r+")
+    array[5::7] = 17.0
+    return array
+
+
+def _deleted(folder):
+    array = _npy(folder)
+    (folder / "a.npy").unlink()
+    return array
+
+
+def _renamed(folder):
+    array = _npy(folder)
+    (folder / "a.npy").rename(folder / "b.npy")
+    return array
+
+
+def _replaced(folder, by):
+    """Return a map of a file that was then replaced by another one, as atomic writers do it."""
+    array = _npy(folder)
+    np.save(folder / "b.npy", by)
+    (folder / "b.npy").replace(folder / "a.npy")
+    return array
+
+
+_MAPS = {
+    "npy": _npy,
+    "float32": lambda folder: _npy(folder, _MATRIX[0].astype(np.float32)),
+    "big-endian": lambda folder: _npy(folder, _MATRIX[0].astype(">f8")),
+    "offset": lambda folder: _raw(folder, 4096 + 8),
+    "unaligned": lambda folder: _raw(folder, 3),
+    "slice": lambda folder: _npy(folder, _MATRIX)[1],
+    "column": lambda folder: _npy(folder, _MATRIX.T.copy())[:, 1],
+    "steps": lambda folder: _npy(folder, np.repeat(_MATRIX[0], 3))[::3],
+    "slice of a slice": lambda folder: _npy(folder, np.repeat(_MATRIX[0], 3))[1:][::3],
+    "reversed": lambda folder: _npy(folder)[::-1],
+    "plain view": lambda folder: np.asarray(_npy(folder, np.repeat(_MATRIX[0], 2)))[::2],
+    "reshaped": lambda folder: _npy(folder, _MATRIX).reshape(-1)[100 : 100 + _N],
+    "structured": _structured,
+    "Fortran": lambda folder: _npy(folder, np.asfortranarray(_MATRIX))[2],
+    "computed": lambda folder: _npy(folder) + 1,
+    "picked": lambda folder: _npy(folder)[_ROWS[::-1]],
+    "copy on write": _changed_in_memory_only,
+    "changed": _changed_in_the_file,
+    "deleted": _deleted,
+    "renamed": _renamed,
+    "replaced": lambda folder: _replaced(folder, _MATRIX[1]),
+    "replaced by a shorter one": lambda folder: _replaced(folder, _MATRIX[1][:10]),
+}
+
+
+@pytest.mark.parametrize("kind", _MAPS)
+def test_every_kind_of_memory_map_gives_the_rows_that_numpy_sees_in_it(kind, tmp_path):
+    array = _MAPS[kind](tmp_path)
+    stream = ArrayStream(array, array, chunk_size=77)
+    expected = np.array(array, dtype=np.float64).tolist()
+    assert _rows(stream, "x").tolist() == expected
+    assert _rows(stream, "y").tolist() == expected
+    assert _rows(stream.take(_ROWS[::10])).tolist() == expected[::10]
+
+
+def test_a_matrix_in_a_memory_map_gives_its_predictors(tmp_path):
+    for matrix in (_MATRIX, np.asfortranarray(_MATRIX)):
+        stream = ArrayStream(_npy(tmp_path, matrix), np.zeros(_N), chunk_size=77)
+        assert (_rows(stream, "x") == _MATRIX).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("part", "name"), [(0, r"x\[0\]"), (1, r"x\[1\]"), (2, "y"), (3, "sigma")])
+@pytest.mark.parametrize("row", [0, 76, 77, 500, _N - 1])
+def test_the_first_value_that_is_not_finite_is_named_with_its_row(row, part, name, value):
+    arrays = np.ones((4, _N))
+    arrays[part, row] = value
+    arrays[part, row + 1 :: 100] = np.nan
+    stream = ArrayStream(arrays[:2], arrays[2], arrays[3], chunk_size=77)
+    with pytest.raises(ValueError, match=rf"{name} must be finite.* {value} in row {row}\."):
+        _rows(stream)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, -1.0])
+@pytest.mark.parametrize("row", [0, 77, _N - 1])
+def test_the_first_sigma_that_is_not_positive_is_named_with_its_row(row, value):
+    sigma = np.ones(_N)
+    sigma[row], sigma[row + 1 :: 100] = value, -1
+    with pytest.raises(ValueError, match=rf"sigma must be positive.* in row {row}\."):
+        _rows(ArrayStream(_ROWS, _ROWS, sigma, chunk_size=77))
+
+
+def test_the_first_bad_row_is_named_whichever_array_it_is_in():
+    x, y = np.ones(_N), np.ones(_N)
+    x[50], y[10] = np.nan, np.nan
+    with pytest.raises(ValueError, match=r"y must be finite.*in row 10\."):
+        _rows(ArrayStream(x, y, chunk_size=77))
+
+
+def test_a_sample_with_a_bad_row_names_the_first_bad_row_of_all():
+    x = np.ones(_N)
+    x[3::2] = np.inf
+    with pytest.raises(ValueError, match=r"x must be finite.*in row 3\."):
+        ArrayStream(x, np.ones(_N), chunk_size=77).sample(100)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308])
+def test_finite_values_whose_sum_overflows_are_no_error(value):
+    y = np.full(_N, value)
+    assert _rows(ArrayStream(y, y, chunk_size=77)).tolist() == y.tolist()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "sigma", "match"),
+    [
+        (_ROWS, np.ones((2, 2)), None, "y must have one dimension"),
+        ([], [], None, "y is empty"),
+        (_ROWS, np.ones(3), None, f"x has {_N} rows and y has 3"),
+        (_MATRIX.T, np.ones(_N), None, "pass x.T"),
+        (np.ones((2, 2, 2)), np.ones(2), None, "x must have the shape"),
+        ((_ROWS, _ROWS[1:]), np.ones(_N), None, r"x\[1\] has 999 rows"),
+        (_ROWS, _ROWS, np.ones(3), "sigma has the shape"),
+        (_ROWS[:3], _ROWS[:3], np.eye(3), "covariance matrix of the rows is not supported"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_with_the_way_out(x, y, sigma, match):
+    with pytest.raises(ValueError, match=match):
+        ArrayStream(x, y, sigma)
+
+
+@pytest.mark.parametrize("values", [np.ones(3) * 1j, ["a", "b", "c"], [1, None, 3]], ids=repr)
+def test_what_is_no_real_number_is_refused(values):
+    for arguments in ((values, np.ones(3)), (np.ones(3), values), (np.ones(3), np.ones(3), values)):
+        with pytest.raises(TypeError, match="must hold real numbers"):
+            ArrayStream(*arguments)
+
+
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-5, ValueError), (2.5, TypeError)])
+def test_a_chunk_size_that_is_no_number_of_rows_is_refused(size, error):
+    with pytest.raises(error, match="chunk_size must be"):
+        ArrayStream(_ROWS, _ROWS, chunk_size=size)
+
+
+@pytest.mark.parametrize("n_rows", [65_536, 65_537, 100_003, 1_000_000])
+def test_a_sample_has_no_row_twice_and_reaches_all_parts(n_rows):
+    rows = np.arange(n_rows)
+    sampled = _rows(ArrayStream(rows, rows, chunk_size=5000).sample(8192))
+    assert 0.9 * 8192 <= sampled.size <= 8192
+    assert np.unique(sampled).size == sampled.size
+    shares = np.histogram(sampled, bins=64, range=(0, n_rows))[0] / sampled.size
+    # A stratum on the edge of two parts counts to either of them; there are 8 or more in each.
+    np.testing.assert_allclose(shares, 1 / 64, rtol=0.15)
+
+
+@pytest.mark.parametrize("n_rows", [100_000, 131_072, 1_000_000])
+@pytest.mark.parametrize("period", [2, 3, 8, 10, 16, 60, 64])
+def test_a_sample_meets_a_periodic_x_in_all_of_its_phases(period, n_rows):
+    phase = np.arange(n_rows) % period
+    sampled = _rows(ArrayStream(phase, phase).sample(8192))
+    shares = np.bincount(sampled.astype(int), minlength=period) / sampled.size
+    np.testing.assert_allclose(shares, 1 / period, rtol=0.5)
+
+
+def test_a_sample_is_the_same_each_time_and_keeps_rows_together():
+    x, y = _MATRIX[:2], _MATRIX[2]
+    stream = ArrayStream(x, y, np.abs(y) + 1)
+    first, second = stream.sample(200), stream.sample(200)
+    assert (_rows(first) == _rows(second)).all()
+    whole = {tuple(row) for row in np.vstack([x, y, np.abs(y) + 1]).T}
+    parts = [_rows(first, "x"), _rows(first)[np.newaxis], _rows(first, "sigma")[np.newaxis]]
+    assert {tuple(row) for row in np.vstack(parts).T} <= whole
+
+
+def test_a_sample_has_the_buffers_of_its_stream_and_so_its_programs():
+    stream = ArrayStream(_ROWS, _ROWS, chunk_size=300)
+    for part in (stream.sample(100), stream.take(_ROWS[:10]), stream.sample(900)):
+        assert part.chunk(0).y.shape == stream.chunk(0).y.shape
+
+
+def test_neither_a_chunk_nor_a_sample_copies_a_memory_map_whole(tmp_path):
+    n_rows = 2_000_000
+    np.save(tmp_path / "a.npy", np.zeros((2, n_rows)))
+    array = np.load(tmp_path / "a.npy", mmap_mode="r")
+    tracemalloc.start()
+    try:
+        stream = ArrayStream(array, array[0])
+        stream.sample(8192)
+        for index in range(stream.n_chunks):
+            stream.chunk(index)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # A chunk of 131,072 rows of three arrays takes 3 MB, and its padding as much; all takes 48.
+    assert peak < 12e6
+
+
+def test_the_token_of_arrays_in_memory_is_that_of_their_content():
+    y = _MATRIX[0].copy()
+    token = ArrayStream(_ROWS, y).token()
+    assert ArrayStream(_ROWS.copy(), y.copy()).token() == token
+    y[500] = np.nextafter(y[500], 9)
+    assert ArrayStream(_ROWS, y).token() != token
+    assert ArrayStream(_ROWS, _MATRIX[0], 1.0).token() != token
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4, 8])
+def test_results_come_in_the_order_of_their_chunks(n_threads):
+    def slow(index):
+        time.sleep(0.002 * (index % 3 == 0))
+        return index * index
+
+    results = list(map_chunks(slow, range(3, 40), n_threads))
+    assert results == [i * i for i in range(3, 40)]
+    assert list(map_chunks(slow, range(0), n_threads)) == []
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_an_exception_in_a_chunk_comes_after_the_results_before_it(n_threads):
+    def fail(index):
+        if index >= 7:
+            raise ValueError(f"chunk {index}")
+        return index
+
+    results = map_chunks(fail, range(100), n_threads)
+    assert [next(results) for _ in range(7)] == list(range(7))
+    with pytest.raises(ValueError, match="chunk 7"):
+        next(results)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_no_more_chunks_are_in_memory_than_threads_and_one(n_threads):
+    lock, in_flight, most = threading.Lock(), 0, 0
+
+    def load(index):
+        nonlocal in_flight, most
+        with lock:
+            in_flight += 1
+            most = max(most, in_flight)
+        return index
+
+    for _ in map_chunks(load, range(50), n_threads):
+        time.sleep(0.002)  # a slow caller, with whom results pile up
+        with lock:
+            in_flight -= 1
+    assert in_flight == 0
+    assert most <= n_threads + 1
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_a_caller_that_stops_early_leaves_no_chunk_running(n_threads):
+    started = []
+
+    def load(index):
+        started.append(index)
+        time.sleep(0.002)
+        return index
+
+    results = map_chunks(load, range(1000), n_threads)
+    assert next(results) == 0
+    results.close()
+    seen = len(started)
+    assert seen <= n_threads + 1
+    time.sleep(0.02)
+    assert len(started) == seen
