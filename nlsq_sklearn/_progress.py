@@ -20,6 +20,7 @@ class ProgressBar:
         self._bar: Any = None
         self._task: Any = None
         self._shown_at = 0.0
+        self._shown_passes = 0
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -57,6 +58,9 @@ class ProgressBar:
         if self._bar is None or now - self._shown_at < 0.1:
             return
         self._shown_at = now
+        if state.n_passes != self._shown_passes:
+            self._shown_passes = state.n_passes
+            self._bar.reset(self._task)
         rows = min(state.next_chunk * self._n_rows // self._n_chunks, self._n_rows)
         speed = self._bar.tasks[0].speed
         self._bar.update(
@@ -67,10 +71,7 @@ class ProgressBar:
         )
 
     def on_pass(self, state: FitState) -> None:
-        """Show the cost, and start the bar of the next pass."""
-        if self._bar is None:
-            return
-        cost = state.equations.cost if state.equations is not None else float("nan")
-        self._bar.update(self._task, completed=self._n_rows, cost=f"{cost:.6g}", refresh=True)
-        if state.status == state.status.RUNNING:
-            self._bar.reset(self._task, description=f"pass {state.n_passes + 1}")
+        """Show the cost of the accepted point."""
+        if self._bar is not None and state.equations is not None:
+            cost = f"{state.equations.cost:.6g}"
+            self._bar.update(self._task, completed=self._n_rows, cost=cost, refresh=True)

@@ -23,11 +23,10 @@ from ._problem import (
     check_enough_rows,
     check_rows_are_independent,
     draw_starts,
-    explain_not_finite,
 )
 from ._progress import ProgressBar
 from ._resume import Keeper, restore
-from ._streams import ArrayStream
+from ._streams import Stream, open_stream
 from .checkpoint import JSONCheckpoint
 from .exceptions import ConvergenceWarning
 
@@ -252,7 +251,7 @@ class AdaptiveHybridStreamingOptimizer:
                for nonlinear least squares", Technometrics 23, 1981.
         """
         started_at = time.monotonic()
-        stream = ArrayStream(x, y, sigma, chunk_size=self._chunk_size)
+        stream = open_stream(x, y, sigma, chunk_size=self._chunk_size)
         names = self._param_names(p0)
         check_enough_rows(stream, names)
         model = trace_model(self._model, names, stream.n_features)
@@ -266,7 +265,7 @@ class AdaptiveHybridStreamingOptimizer:
         )
         state, elapsed = self._run(problem, stream, resume=resume, show_progress=show_progress)
         if state.status is Status.NOT_FINITE:
-            raise ValueError(explain_not_finite(problem, stream))
+            raise ValueError(stream.explain_not_finite(problem.objective, problem.starts[0]))
         elapsed += time.monotonic() - started_at
         return _result(state, model, stream.n_rows, elapsed, absolute_sigma=absolute_sigma)
 
@@ -278,7 +277,7 @@ class AdaptiveHybridStreamingOptimizer:
         return parameter_names(self._model, n_params)
 
     def _run(
-        self, problem: Problem, stream: ArrayStream, *, resume: bool, show_progress: bool
+        self, problem: Problem, stream: Stream, *, resume: bool, show_progress: bool
     ) -> tuple[FitState, float]:
         """Run the fit; return its last state, and the seconds it took before it was resumed."""
         state, elapsed, keeper = None, 0.0, None
@@ -316,7 +315,7 @@ def _has_named_params(model: Callable[..., Any]) -> bool:
     return True
 
 
-def _identity(problem: Problem, stream: ArrayStream) -> dict[str, Any]:
+def _identity(problem: Problem, stream: Stream) -> dict[str, Any]:
     """Return what a checkpoint of this fit is tied to, in terms that JSON can hold."""
     objective, tolerances = problem.objective, problem.tolerances
     model = objective.model
@@ -333,7 +332,7 @@ def _identity(problem: Problem, stream: ArrayStream) -> dict[str, Any]:
             "ftol": tolerances.ftol,
             "xtol": tolerances.xtol,
             "gtol": tolerances.gtol,
-            "chunk_size": stream.chunk_rows,
+            "chunk_size": stream.chunk_size,
         },
         "data": {
             "rows": stream.n_rows,

@@ -21,10 +21,10 @@ def data():
     return x, 2.5 * np.exp(-1.3 * x) + 0.5
 
 
-def refusal(x, y, p0=None, model=decay, error=ValueError, chunk_size=100, n_params=None, **options):
+def refusal(x, y, p0=None, model=decay, error=ValueError, chunk_size=100, **options):
     """Return the message of the error that a fit must raise."""
+    optimizer = AdaptiveHybridStreamingOptimizer(model, chunk_size=chunk_size)
     with pytest.raises(error) as caught:
-        optimizer = AdaptiveHybridStreamingOptimizer(model, n_params, chunk_size=chunk_size)
         optimizer.fit(x, y, p0, **options)
     return str(caught.value)
 
@@ -114,7 +114,7 @@ def test_bounds_that_make_no_sense_are_refused(data):
 
 
 def test_a_wrong_number_of_parameters_is_told_when_the_optimizer_is_made():
-    with pytest.raises(ValueError, match="n_params is 4, but the model takes 3 .*: a, b, c"):
+    with pytest.raises(ValueError, match=r"n_params is 4, but the model takes 3 .*: a, b, c"):
         AdaptiveHybridStreamingOptimizer(decay, n_params=4)
 
 

@@ -27,6 +27,9 @@ _LANES = 8  # float64 numbers side by side in a vector register; rows are a mult
 # grows with the square of the number of parameters, and from here on a matrix product wins.
 _MOST_PARAMS_IN_ONE_SWEEP = 10
 _MOST_PROGRAMS = 128
+# Up to here chunks are padded to powers of two: the folds of a cross-validation, and the batches of
+# a stream, share a program although their sizes differ.
+_LARGEST_POWER = 131_072
 
 
 class Chunk(NamedTuple):
@@ -47,6 +50,13 @@ class Chunk(NamedTuple):
     sigma: Any
     weight: Any
     n_rows: int
+
+    @property
+    def n_counted(self) -> int:
+        """The rows whose weight is not 0: those that the errors of the parameters know of."""
+        if self.weight is None:
+            return self.n_rows
+        return int(np.count_nonzero(np.asarray(self.weight)[: self.n_rows]))
 
     def to_device(self) -> "Chunk":
         """Return the chunk in the memory that the programs compute on."""
@@ -107,7 +117,7 @@ def n_compilations() -> int:
 
 def padded_rows(n_rows: int) -> int:
     """Return the rows that a chunk of ``n_rows`` is padded to: few sizes, so few programs."""
-    if n_rows > BLOCK_ROWS:
+    if n_rows > _LARGEST_POWER:
         return -(-n_rows // BLOCK_ROWS) * BLOCK_ROWS
     return max(64, 1 << (n_rows - 1).bit_length())
 
@@ -125,7 +135,7 @@ def evaluate(objective: Objective, chunk: Chunk, params: np.ndarray) -> Equation
         Not finite where the model or its derivatives are not.
     """
     packed = _run(objective, chunk, params, None)
-    return Equations.from_packed(packed, params.size, chunk.n_rows)
+    return Equations.from_packed(packed, params.size, chunk.n_counted)
 
 
 def evaluate_many(objective: Objective, chunk: Chunk, points: np.ndarray) -> list[Equations]:
@@ -133,7 +143,7 @@ def evaluate_many(objective: Objective, chunk: Chunk, points: np.ndarray) -> lis
     if len(points) == 1:
         return [evaluate(objective, chunk, points[0])]
     packed = _run(objective, chunk, points, len(points))
-    return [Equations.from_packed(row, points.shape[1], chunk.n_rows) for row in packed]
+    return [Equations.from_packed(row, points.shape[1], chunk.n_counted) for row in packed]
 
 
 def predict(model: TracedModel, chunk: Chunk, params: np.ndarray) -> np.ndarray:
@@ -215,6 +225,8 @@ def _kernel(model: TracedModel, loss: str) -> Callable[..., jax.Array]:
 
             rows = Chunk(block(x), block(y), block(sigma), block(weight), block_rows)
             counts = first + jnp.arange(block_rows) < n_rows
+            if rows.weight is not None:
+                counts &= rows.weight > 0
             terms = _row_terms(model, loss, params, f_scale, rows)
             return total + reduce_block(terms, counts)
 

@@ -1,0 +1,41 @@
+"""NumPy arrays, memory maps and Dask arrays -> ordered chunks of rows. Dask lives here."""
+
+from typing import Any
+
+from .arrays import DEFAULT_CHUNK_ROWS, ArrayStream
+from .rows import Stream
+
+__all__ = ["DEFAULT_CHUNK_ROWS", "ArrayStream", "Stream", "is_dask", "open_stream"]
+
+
+def is_dask(value: Any) -> bool:
+    """Return whether a value, or one of a sequence of columns, is a Dask collection."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_dask, value))
+    return hasattr(value, "__dask_graph__")
+
+
+def open_stream(
+    x: Any,
+    y: Any,
+    sigma: Any = None,
+    weight: Any = None,
+    *,
+    chunk_size: int | None = None,
+    is_table: bool = False,
+) -> Stream:
+    """Return the stream for these data; see `ArrayStream` for the parameters."""
+    if is_dask(x) or is_dask(y):
+        from .dask_arrays import DaskStream
+
+        stream: Stream = DaskStream(x, y, sigma, weight, is_table=is_table)
+        return stream
+    return ArrayStream(
+        x,
+        y,
+        sigma,
+        weight,
+        chunk_size=chunk_size,
+        is_table=is_table,
+        x_name="X" if is_table else "x",
+    )
