@@ -37,12 +37,15 @@ class Problem(NamedTuple):
     tolerances : Tolerances
     starts : ndarray of shape (n_starts, n_params)
         The user's start first.
+    is_warm : bool
+        Whether the start comes from an earlier fit, and needs no warm-up.
     """
 
     objective: Objective
     bounds: Bounds
     tolerances: Tolerances
     starts: np.ndarray
+    is_warm: bool = False
 
 
 class Observer(Protocol):
@@ -51,8 +54,8 @@ class Observer(Protocol):
     def on_chunk(self, state: FitState) -> None:
         """See the state after a chunk was summed."""
 
-    def on_pass(self, state: FitState) -> None:
-        """See the state after a pass was judged."""
+    def on_pass(self, state: FitState) -> bool | None:
+        """See the state after a pass was judged; return True to stop the fit."""
 
 
 def run(
@@ -69,7 +72,7 @@ def run(
         Where to go on; with None, or a state that has not seen a chunk, the fit starts with its
         warm-up.
     """
-    if state is not None and state.status is Status.MAX_ITER:
+    if state is not None and state.status in (Status.MAX_ITER, Status.STOPPED):
         state = state._replace(status=Status.RUNNING)  # max_iter may be larger now
     if state is None or (state.status is Status.RUNNING and not state.has_begun):
         state = FitState.start(_candidates(problem, stream))
@@ -83,8 +86,9 @@ def run(
         else:
             state = judge(state, state.partial[0], problem.bounds)
         _log_pass(state)
-        for observer in observers:
-            observer.on_pass(state)
+        wishes = [observer.on_pass(state) for observer in observers]  # each sees the pass
+        if any(wishes):
+            state = state._replace(status=Status.STOPPED)
     return state
 
 
@@ -106,6 +110,8 @@ def _candidates(problem: Problem, stream: Stream) -> np.ndarray:
     nothing. The start stays a candidate: a sample that missed a narrow feature can do no harm.
     """
     starts = problem.starts
+    if problem.is_warm:
+        return starts
     is_large = stream.n_rows * _LARGEST_SAMPLE_SHARE >= _FIRST_SAMPLE_ROWS
     if not is_large and len(starts) == 1:
         return starts

@@ -96,9 +96,15 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
 
 
 def draw_starts(
-    start: np.ndarray, bounds: Bounds, n_starts: int, param_names: tuple[str, ...]
+    start: np.ndarray,
+    bounds: Bounds,
+    n_starts: int,
+    param_names: tuple[str, ...],
+    rng: np.random.RandomState | None = None,
 ) -> np.ndarray:
     """Return the start and ``n_starts - 1`` points spread evenly in the bounds, by Halton's rule.
+
+    With a random number generator the sequence is scrambled by it.
 
     Raises
     ------
@@ -121,7 +127,8 @@ def draw_starts(
         )
     from scipy.stats import qmc
 
-    sequence = qmc.Halton(start.size, scramble=False)
+    seed = None if rng is None else int(rng.randint(2**31))
+    sequence = qmc.Halton(start.size, scramble=rng is not None, rng=seed)
     sequence.fast_forward(1)  # the first point is the corner of the lower bounds
     drawn = qmc.scale(sequence.random(n_starts - 1), bounds.lower, bounds.upper)
     return np.vstack([start, np.clip(drawn, bounds.lower, bounds.upper)])

@@ -126,7 +126,7 @@ def _to_equations(record: Any, n_params: int) -> Equations | None:
             _to_array(record["gram"], n_params * (n_params + 1) // 2),
         ]
     )
-    return Equations.from_packed(packed, n_params, _to_count(record["n_rows"]))
+    return Equations.from_packed(packed, n_params, _to_float(record["n_rows"]))
 
 
 def _require(equations: Equations | None) -> Equations:

@@ -3,16 +3,18 @@
 from typing import Any
 
 from .arrays import DEFAULT_CHUNK_ROWS, ArrayStream
-from .rows import Stream
+from .rows import Stream, is_dask
+from .scan import predict_rows, score_rows
 
-__all__ = ["DEFAULT_CHUNK_ROWS", "ArrayStream", "Stream", "is_dask", "open_stream"]
-
-
-def is_dask(value: Any) -> bool:
-    """Return whether a value, or one of a sequence of columns, is a Dask collection."""
-    if isinstance(value, (list, tuple)):
-        return any(map(is_dask, value))
-    return hasattr(value, "__dask_graph__")
+__all__ = [
+    "DEFAULT_CHUNK_ROWS",
+    "ArrayStream",
+    "Stream",
+    "is_dask",
+    "open_stream",
+    "predict_rows",
+    "score_rows",
+]
 
 
 def open_stream(

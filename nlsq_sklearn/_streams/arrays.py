@@ -11,6 +11,7 @@ import numpy as np
 from .._engine import kernel
 from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective, padded_rows
+from .._engine.prediction import predict
 from .rows import Rows
 
 DEFAULT_CHUNK_ROWS = 131_072
@@ -180,6 +181,10 @@ class ArrayStream:
             self._is_checked[index] = False
             self.chunk(index)
 
+    def map_rows(self, function: Callable[["ArrayStream"], Any], key: str) -> Iterator[Any]:
+        """Yield a function of all rows."""
+        yield function(self)
+
     def token(self) -> str:
         """Return a key of the data: content of arrays in memory, file and time of memory maps."""
         from dask.base import tokenize
@@ -193,7 +198,7 @@ class ArrayStream:
         for index in range(self.n_chunks):
             chunk = self.chunk(index)
             first, stop = (self._first_row + row for row in self.rows_of(index))
-            values = kernel.predict(objective.model, chunk, point)
+            values = predict(objective.model, chunk, point)
             if not np.isfinite(values).all():
                 row = int(np.argmin(np.isfinite(values)))
                 x = np.asarray(chunk.x)[..., row]

@@ -125,7 +125,7 @@ class DaskStream:
             explain, range(self.n_chunks), f"explain-{key}", (True, "")
         ):
             if not is_finite:
-                return words
+                return str(words)
         return words
 
     def map_rows(self, function: Callable[[ArrayStream], Any], key: str) -> Iterator[Any]:
@@ -205,10 +205,9 @@ def _sum_rows(objective: Objective, rows: ArrayStream, points: np.ndarray) -> tu
     return tuple(total)
 
 
-def predict_lazily(x: Any, function: Callable[[np.ndarray], np.ndarray], *, name: str) -> Any:
+def map_table(function: Callable[[np.ndarray], np.ndarray], x: Any, *, name: str) -> Any:
     """Return the lazy array of a function of the rows of ``x``, (n_rows, n_features)."""
-    table = _as_table(x, is_table=True)
-    return table.map_blocks(
+    return _as_table(x, is_table=True).map_blocks(
         function, dtype=np.float64, drop_axis=1, name=name, meta=np.empty(0, dtype=np.float64)
     )
 

@@ -1,7 +1,7 @@
 """Rows as float64 columns: checked, padded for the kernel. What all streams have in common."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -38,11 +38,21 @@ class Stream(Protocol):
     def sample(self, n_rows: int) -> "ArrayStream":
         """Return about ``n_rows`` rows spread evenly over all, in memory."""
 
+    def map_rows(self, function: "Callable[[ArrayStream], Any]", key: str) -> Iterator[Any]:
+        """Yield a function of all rows, in one or several parts, in order."""
+
     def token(self) -> str:
         """Return a key of the data, which other data don't have."""
 
     def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
         """Return which row makes the model infinite or NaN at a point, in words."""
+
+
+def is_dask(value: Any) -> bool:
+    """Return whether a value, or one of a sequence of columns, is a Dask collection."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_dask, value))
+    return hasattr(value, "__dask_graph__")
 
 
 class Rows(NamedTuple):
