@@ -193,6 +193,18 @@ def _restore_if_needed(
 
 def identify(problem: Problem, stream: Stream) -> dict[str, Any]:
     """Return what a checkpoint of this fit is tied to, in terms that JSON can hold."""
+    identity = identify_model(problem)
+    identity["settings"]["chunk_size"] = stream.chunk_size
+    identity["data"] = {
+        "rows": stream.n_rows,
+        "predictors": stream.n_features,
+        "content": stream.token(),
+    }
+    return identity
+
+
+def identify_model(problem: Problem) -> dict[str, Any]:
+    """Return the part of an identity that does not depend on the data."""
     objective, tolerances = problem.objective, problem.tolerances
     model = objective.model
     return {
@@ -202,20 +214,14 @@ def identify(problem: Problem, stream: Stream) -> dict[str, Any]:
             "p0": problem.starts[0].tolist(),
             "n_starts": len(problem.starts),
             "drawn starts": hashlib.sha256(problem.starts.tobytes()).hexdigest()[:16],
+            "is_warm": problem.is_warm,
             "lower bounds": [v if np.isfinite(v) else None for v in problem.bounds.lower.tolist()],
             "upper bounds": [v if np.isfinite(v) else None for v in problem.bounds.upper.tolist()],
             "loss": objective.loss,
             "f_scale": objective.f_scale,
-            "is_warm": problem.is_warm,
             "ftol": tolerances.ftol,
             "xtol": tolerances.xtol,
             "gtol": tolerances.gtol,
-            "chunk_size": stream.chunk_size,
-        },
-        "data": {
-            "rows": stream.n_rows,
-            "predictors": stream.n_features,
-            "content": stream.token(),
         },
     }
 

@@ -19,7 +19,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._batches import BatchState, load_batches, save_batches, update_batch
 from ._callbacks import CallbackBridge
+from ._engine.covariance import covariance
 from ._engine.loss import LOSS_NAMES
 from ._engine.model import TracedModel, parameter_names, trace_model
 from ._engine.state import FitState, Status
@@ -62,6 +64,9 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         The residual from which a robust loss takes a row for an outlier.
     n_starts : int, default=1
         Starts to try on a sample, the others besides ``p0`` spread between the bounds.
+    forgetting : float, default=1.0
+        In `partial_fit`, how much earlier batches count with each new one; below 1 the estimate
+        follows a drift.
     ftol, xtol, gtol : float, default=1e-8
         When the fit ends; see `AdaptiveHybridStreamingOptimizer.fit`.
     max_iter : int, default=1000
@@ -95,8 +100,8 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         Whether the fit converged.
     history_ : list of dict
         One entry a pass.
-    n_samples_seen_ : int
-        Rows fitted.
+    n_samples_seen_, n_batches_seen_ : int
+        Rows and batches that the estimate knows of; a `fit` counts as one batch.
     result_ : CurveFitResult
         All of that; prints as a table.
     n_features_in_ : int
@@ -126,6 +131,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         "loss": [StrOptions(set(LOSS_NAMES))],
         "f_scale": [Interval(Real, 0, None, closed="neither")],
         "n_starts": [Interval(Integral, 1, None, closed="left")],
+        "forgetting": [Interval(Real, 0, 1, closed="right")],
         "ftol": [Interval(Real, 0, None, closed="left")],
         "xtol": [Interval(Real, 0, None, closed="left")],
         "gtol": [Interval(Real, 0, None, closed="left")],
@@ -145,6 +151,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         loss: str = "linear",
         f_scale: float = 1.0,
         n_starts: int = 1,
+        forgetting: float = 1.0,
         ftol: float = 1e-8,
         xtol: float = 1e-8,
         gtol: float = 1e-8,
@@ -160,6 +167,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         self.loss = loss
         self.f_scale = f_scale
         self.n_starts = n_starts
+        self.forgetting = forgetting
         self.ftol = ftol
         self.xtol = xtol
         self.gtol = gtol
@@ -222,6 +230,104 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         root.call_on_fit_task_end(
             estimator=self, reconstruction_attributes=lambda: _attributes(state), **data
         )
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Update the estimate by a batch that is seen once and not kept.
+
+        Each batch minimises its own cost plus the quadratic that all earlier ones left, as an
+        iterated extended Kalman filter does [1]_. A Dask array is taken chunk by chunk. After
+        `fit`, batches add to what it found.
+
+        Parameters
+        ----------
+        X : array-like or Dask array of shape (n_samples, n_features)
+            The predictors.
+        y : array-like or Dask array of shape (n_samples,)
+            The data.
+        sample_weight : array-like or Dask array of shape (n_samples,) or None, default=None
+            How much each row counts.
+
+        Returns
+        -------
+        self : StreamingCurveFitRegressor
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `fit`.
+
+        References
+        ----------
+        .. [1] B. M. Bell, F. W. Cathey, "The iterated Kalman filter update as a Gauss-Newton
+               method", IEEE Transactions on Automatic Control 38, 1993.
+        """
+        is_first = not hasattr(self, "_batch_state")
+        stream = self._open(X, y, sample_weight, reset=is_first)
+        problem = self._problem(self._traced_model(), None)
+        state = None if is_first else self._batch_state
+        for batch in stream.batches():
+            state, fitted = update_batch(problem, state, batch, self.forgetting)
+            self._store_batch(state, fitted, problem)
+            self._save_batch_if_due(state, problem)
+        return self
+
+    def _store_batch(self, state: BatchState, fitted: FitState, problem: Problem) -> None:
+        """Set the fitted attributes after a batch."""
+        self._batch_state = state
+        self.popt_, self.cost_ = state.params, state.equations.cost
+        self.pcov_ = covariance(state.equations, absolute_sigma=False).matrix
+        self.perr_ = np.sqrt(np.diag(self.pcov_))
+        self.param_names_ = problem.objective.model.param_names
+        self.n_iter_, self.n_passes_ = fitted.n_iter, 1
+        self.converged_ = fitted.status.is_converged
+        self.n_samples_seen_, self.n_batches_seen_ = state.n_samples, state.n_batches
+
+    _batch_saved_at: float
+
+    def _save_batch_if_due(self, state: BatchState, problem: Problem) -> None:
+        checkpoint = as_checkpoint(self.checkpoint)
+        now = time.monotonic()
+        if checkpoint is None:
+            return
+        if state.n_batches > 1 and now - self._batch_saved_at < checkpoint.interval:
+            return
+        save_batches(checkpoint, state, problem, self._batch_settings())
+        self._batch_saved_at = now
+
+    def _batch_settings(self) -> dict[str, Any]:
+        return {"features": self.n_features_in_, "forgetting": self.forgetting}
+
+    def load_checkpoint(self, directory: str | os.PathLike[str], n_features: int = 1) -> Self:
+        """Go on with a stream of batches where its last checkpoint was saved.
+
+        Parameters
+        ----------
+        directory : path-like
+            Where `partial_fit` saved to.
+        n_features : int, default=1
+            Features of the batches.
+
+        Returns
+        -------
+        self : StreamingCurveFitRegressor
+            With ``n_batches_seen_`` and ``n_samples_seen_``, which tell the batch to go on with.
+
+        Raises
+        ------
+        CheckpointNotFoundError
+            If there is none.
+        CorruptCheckpointError
+            If no file can be trusted.
+        IncompatibleCheckpointError
+            If it is of another model or of other settings.
+        """
+        self.n_features_in_ = n_features
+        problem = self._problem(self._traced_model(), None)
+        state = load_batches(JSONCheckpoint(directory), problem, self._batch_settings())
+        self._store_batch(state, FitState.start(state.params[np.newaxis]), problem)
+        self._batch_saved_at = time.monotonic()
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -332,7 +438,10 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         self.param_names_, self.cost_ = result.param_names, result.cost
         self.n_iter_, self.n_passes_ = result.n_iter, result.n_passes
         self.converged_, self.history_ = result.success, result.history
-        self.n_samples_seen_ = n_rows
+        self.n_samples_seen_, self.n_batches_seen_ = n_rows, 1
+        # What batches to come add to.
+        self._batch_state = BatchState(state.params, state.accepted, 1, n_rows)
+        self._batch_saved_at = time.monotonic()
 
 
 def _attributes(state: FitState) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from typing import Any
 
 from .arrays import DEFAULT_CHUNK_ROWS, ArrayStream
-from .rows import Stream, is_dask
+from .rows import Rows, Stream, is_dask
 from .scan import predict_rows, score_rows
 
 __all__ = [
     "DEFAULT_CHUNK_ROWS",
     "ArrayStream",
+    "Rows",
     "Stream",
     "is_dask",
     "open_stream",

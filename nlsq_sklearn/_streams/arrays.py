@@ -181,6 +181,23 @@ class ArrayStream:
             self._is_checked[index] = False
             self.chunk(index)
 
+    def behind(self, earlier: Rows) -> "ArrayStream":
+        """Return these rows behind some earlier ones."""
+        own = self.rows()
+        weight = None
+        if own.weight is not None or earlier.weight is not None:
+            weight = np.concatenate(
+                [np.ones(r.y.size) if r.weight is None else r.weight for r in (earlier, own)]
+            )
+        columns = map(np.concatenate, zip(earlier.columns, own.columns, strict=True))
+        return ArrayStream(
+            list(columns), np.concatenate([earlier.y, own.y]), None, weight, x_name=self._x_name
+        )
+
+    def batches(self) -> Iterator["ArrayStream"]:
+        """Yield all rows at once."""
+        yield self
+
     def map_rows(self, function: Callable[["ArrayStream"], Any], key: str) -> Iterator[Any]:
         """Yield a function of all rows."""
         yield function(self)

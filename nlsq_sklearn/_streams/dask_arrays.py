@@ -133,16 +133,26 @@ class DaskStream:
         filled = np.flatnonzero(self._sizes).tolist()
         return self._map(function, filled, f"{key}-{self.token()}", None)
 
+    def batches(self) -> Iterator[ArrayStream]:
+        """Yield the rows of each chunk in memory, one after the other."""
+        for index in np.flatnonzero(self._sizes).tolist():
+            [rows] = self._map(ArrayStream.rows, [index], f"rows-{self.token()}", None, at_once=1)
+            yield ArrayStream(
+                rows.columns, *rows[1:], x_name=self._x_name, first_row=int(self._firsts[index])
+            )
+
     def _map(
         self,
         function: Callable[[ArrayStream], Any],
         indices: Sequence[int],
         key: str,
         of_empty: Any,
+        *,
+        at_once: int = _CHUNKS_IN_FLIGHT,
     ) -> Iterator[Any]:
         results = self._blockwise(function, f"nlsq_sklearn-{key}")
-        for start in range(0, len(indices), _CHUNKS_IN_FLIGHT):
-            wanted = indices[start : start + _CHUNKS_IN_FLIGHT]
+        for start in range(0, len(indices), at_once):
+            wanted = indices[start : start + at_once]
             filled = [index for index in wanted if self._sizes[index]]
             computed = iter(results.blocks[filled].compute() if filled else ())
             yield from (next(computed) if self._sizes[i] else of_empty for i in wanted)

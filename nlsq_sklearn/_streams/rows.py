@@ -38,6 +38,9 @@ class Stream(Protocol):
     def sample(self, n_rows: int) -> "ArrayStream":
         """Return about ``n_rows`` rows spread evenly over all, in memory."""
 
+    def batches(self) -> Iterator["ArrayStream"]:
+        """Yield the rows in memory, in the parts in which they come."""
+
     def map_rows(self, function: "Callable[[ArrayStream], Any]", key: str) -> Iterator[Any]:
         """Yield a function of all rows, in one or several parts, in order."""
 
