@@ -168,17 +168,15 @@ class ArrayStream:
             x_name=self._x_name,
         )
         try:
-            for index in range(taken.n_chunks):
-                taken.chunk(index)
+            taken.check()
         except ValueError:
-            self._raise_first_invalid()
+            self.check()
             raise
         return taken
 
-    def _raise_first_invalid(self) -> None:
-        """Look through all rows in order and raise for the first that is not usable."""
+    def check(self) -> None:
+        """Look through all rows in order, and raise for the first that can't be used."""
         for index in range(self.n_chunks):
-            self._is_checked[index] = False
             self.chunk(index)
 
     def behind(self, earlier: Rows) -> "ArrayStream":

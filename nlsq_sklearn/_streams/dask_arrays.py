@@ -98,13 +98,22 @@ class DaskStream:
         def rows_of(rows: ArrayStream) -> Rows:
             return rows.sample(max(1, int(share * rows.n_rows))).rows()
 
-        parts = list(self._map(rows_of, chosen.tolist(), f"sample-{self.token()}", None))
+        try:
+            parts = list(self._map(rows_of, chosen.tolist(), f"sample-{self.token()}", None))
+        except ValueError:
+            self._raise_first_invalid()
+            raise
         columns = [np.concatenate(c) for c in zip(*(part.columns for part in parts), strict=True)]
         y, sigma, weight = (
             None if values[0] is None else np.concatenate(values)
             for values in zip(*(part[1:] for part in parts), strict=True)
         )
         return ArrayStream(columns, y, sigma, weight)
+
+    def _raise_first_invalid(self) -> None:
+        """Look through all rows in order and raise for the first that is not usable."""
+        for _ in self.map_rows(ArrayStream.check, "check"):
+            pass
 
     def token(self) -> str:
         """Return a key of the data: that of the graph which computes them."""
