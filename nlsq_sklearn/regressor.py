@@ -400,7 +400,8 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
                 f"Expected 2D array, got a Dask array of shape {X.shape} instead. Reshape X by "
                 "X[:, None] if it has a single feature."
             )
-        _check_feature_names(self, X, reset=reset)
+        # A Dask data frame tells its names by the pandas one without rows that it carries.
+        _check_feature_names(self, getattr(X, "_meta", X), reset=reset)
         _check_n_features(self, X, reset=reset)
         return X
 

@@ -111,9 +111,19 @@ class DaskStream:
         return ArrayStream(columns, y, sigma, weight)
 
     def _raise_first_invalid(self) -> None:
-        """Look through all rows in order and raise for the first that is not usable."""
-        for _ in self.map_rows(ArrayStream.check, "check"):
-            pass
+        """Look through all rows and raise for the first that can't be used."""
+
+        def error_of(rows: ArrayStream) -> ValueError | None:
+            # Returned, not raised: the scheduler would raise the one that it meets first.
+            try:
+                rows.check()
+            except ValueError as error:
+                return error
+            return None
+
+        for error in self.map_rows(error_of, "check"):
+            if error is not None:
+                raise error
 
     def token(self) -> str:
         """Return a key of the data: that of the graph which computes them."""
