@@ -1,5 +1,6 @@
 """Fit a curve to more data than memory holds, exactly, and survive being killed."""
 
+from ._result import CurveFitResult
 from .checkpoint import CheckpointInfo, JSONCheckpoint
 from .exceptions import (
     CheckpointDirectoryError,
@@ -9,7 +10,8 @@ from .exceptions import (
     CorruptCheckpointError,
     IncompatibleCheckpointError,
 )
-from .optimizer import AdaptiveHybridStreamingOptimizer, CurveFitResult
+from .optimizer import AdaptiveHybridStreamingOptimizer
+from .regressor import StreamingCurveFitRegressor
 
 __version__ = "0.1.0.dev0"
 
@@ -24,4 +26,5 @@ __all__ = [
     "CurveFitResult",
     "IncompatibleCheckpointError",
     "JSONCheckpoint",
+    "StreamingCurveFitRegressor",
 ]

@@ -12,7 +12,7 @@ from ._engine.kernel import Objective
 from ._engine.state import FitState, Status
 from ._engine.subproblem import Bounds
 from ._engine.trust_region import Tolerances, begin, judge, propose
-from ._streams import ArrayStream, map_chunks, n_threads
+from ._streams import ArrayStream, Stream
 
 _logger = logging.getLogger("nlsq_sklearn")
 
@@ -21,6 +21,7 @@ _logger = logging.getLogger("nlsq_sklearn")
 _FIRST_SAMPLE_ROWS = 8192
 _SAMPLE_GROWTH = 16
 _LARGEST_SAMPLE_SHARE = 1 / 8
+_MOST_SAMPLE_ROWS = 2_097_152  # 16 MB a column
 # A sample's optimum is off by its own standard error; a hundredth of that is near enough.
 _WARM_UP_FTOL = 1e-4
 _WARM_UP_MAX_ITER = 1000
@@ -36,12 +37,15 @@ class Problem(NamedTuple):
     tolerances : Tolerances
     starts : ndarray of shape (n_starts, n_params)
         The user's start first.
+    is_warm : bool
+        Whether the start comes from an earlier fit, and needs no warm-up.
     """
 
     objective: Objective
     bounds: Bounds
     tolerances: Tolerances
     starts: np.ndarray
+    is_warm: bool = False
 
 
 class Observer(Protocol):
@@ -50,13 +54,13 @@ class Observer(Protocol):
     def on_chunk(self, state: FitState) -> None:
         """See the state after a chunk was summed."""
 
-    def on_pass(self, state: FitState) -> None:
-        """See the state after a pass was judged."""
+    def on_pass(self, state: FitState) -> bool | None:
+        """See the state after a pass was judged; return True to stop the fit."""
 
 
 def run(
     problem: Problem,
-    stream: ArrayStream,
+    stream: Stream,
     observers: Sequence[Observer] = (),
     state: FitState | None = None,
 ) -> FitState:
@@ -68,7 +72,7 @@ def run(
         Where to go on; with None, or a state that has not seen a chunk, the fit starts with its
         warm-up.
     """
-    if state is not None and state.status is Status.MAX_ITER:
+    if state is not None and state.status in (Status.MAX_ITER, Status.STOPPED):
         state = state._replace(status=Status.RUNNING)  # max_iter may be larger now
     if state is None or (state.status is Status.RUNNING and not state.has_begun):
         state = FitState.start(_candidates(problem, stream))
@@ -82,46 +86,55 @@ def run(
         else:
             state = judge(state, state.partial[0], problem.bounds)
         _log_pass(state)
-        for observer in observers:
-            observer.on_pass(state)
+        wishes = [observer.on_pass(state) for observer in observers]  # each sees the pass
+        if any(wishes):
+            state = state._replace(status=Status.STOPPED)
     return state
 
 
 def _sum_over_chunks(
-    objective: Objective, stream: ArrayStream, observers: Sequence[Observer], state: FitState
+    objective: Objective, stream: Stream, observers: Sequence[Observer], state: FitState
 ) -> FitState:
     """Sum the equations of the chunks that the pass in progress still lacks, in their order."""
-    points = state.points
-
-    def equations_of(index: int) -> tuple[Equations, ...]:
-        chunk = stream.chunk(index)
-        return tuple(kernel.evaluate(objective, chunk, point) for point in points)
-
-    remaining = range(state.next_chunk, stream.n_chunks)
-    for equations in map_chunks(equations_of, remaining, n_threads()):
+    for equations in stream.equations(objective, state.points, state.next_chunk):
         state = state.add_chunk(equations)
         for observer in observers:
             observer.on_chunk(state)
     return state
 
 
-def _candidates(problem: Problem, stream: ArrayStream) -> np.ndarray:
+def _candidates(problem: Problem, stream: Stream) -> np.ndarray:
     """Return the points for the first pass to compare: the warm-up's answer and the start.
 
     Growing samples are fitted in memory, so that most of the way to the optimum costs almost
     nothing. The start stays a candidate: a sample that missed a narrow feature can do no harm.
     """
     starts = problem.starts
+    if problem.is_warm:
+        return starts
     is_large = stream.n_rows * _LARGEST_SAMPLE_SHARE >= _FIRST_SAMPLE_ROWS
     if not is_large and len(starts) == 1:
         return starts
-    n_rows = _FIRST_SAMPLE_ROWS
-    sample = stream.sample(n_rows) if is_large else stream
-    answer = _fit_sample(problem, sample, starts)
-    while answer is not None and n_rows * _SAMPLE_GROWTH <= _LARGEST_SAMPLE_SHARE * stream.n_rows:
-        n_rows *= _SAMPLE_GROWTH
-        answer = _fit_sample(problem, stream.sample(n_rows), answer[np.newaxis])
-    return starts[:1] if answer is None else np.stack([answer, starts[0]])
+    sizes = _sample_sizes(stream.n_rows) if is_large else [stream.n_rows]
+    # All samples are taken from the largest, so that the data are read once.
+    pool = stream.sample(sizes[-1])
+    points = starts
+    for size in sizes:
+        sample = pool if size == sizes[-1] else pool.sample(size)
+        answer = _fit_sample(problem, sample, points)
+        if answer is None:
+            return starts[:1]
+        points = answer[np.newaxis]
+    return np.vstack([points, starts[:1]])
+
+
+def _sample_sizes(n_rows: int) -> list[int]:
+    """Return the rows of each sample of the warm-up."""
+    most = min(n_rows * _LARGEST_SAMPLE_SHARE, _MOST_SAMPLE_ROWS)
+    sizes = [_FIRST_SAMPLE_ROWS]
+    while sizes[-1] * _SAMPLE_GROWTH <= most:
+        sizes.append(sizes[-1] * _SAMPLE_GROWTH)
+    return sizes
 
 
 def _fit_sample(problem: Problem, sample: ArrayStream, starts: np.ndarray) -> np.ndarray | None:

@@ -1,21 +1,37 @@
 """A fit and its checkpoints: when to save, what a checkpoint is tied to, how to go on from it."""
 
+import hashlib
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from ._engine.record import from_record, to_record
 from ._engine.state import FitState, Status
+from ._fit import Observer, Problem, run
+from ._problem import check_rows_are_independent
+from ._streams import Stream
 from .checkpoint import JSONCheckpoint
 from .exceptions import (
     CheckpointDirectoryError,
+    CheckpointNotFoundError,
     CheckpointWarning,
     CorruptCheckpointError,
     IncompatibleCheckpointError,
 )
+
+
+class Resume(Enum):
+    """Whether a fit goes on from a checkpoint: never, if there is one, or else it is an error."""
+
+    NEVER = 0
+    MAY = 1
+    MUST = 2
 
 
 class Keeper:
@@ -82,7 +98,9 @@ class Keeper:
         if time.monotonic() - self._saved_at >= self._checkpoint.interval:
             self._save(state)
 
-    on_pass = on_chunk
+    def on_pass(self, state: FitState) -> None:
+        """Save if it is time to."""
+        self.on_chunk(state)
 
     def finish(self, state: FitState) -> None:
         """Save the last state."""
@@ -124,8 +142,92 @@ class Keeper:
         self._unsaved = None
 
 
+def run_resumable(
+    problem: Problem,
+    stream: Stream,
+    checkpoint: JSONCheckpoint | None,
+    resume: Resume = Resume.NEVER,
+    observers: Sequence[Observer] = (),
+) -> tuple[FitState, float]:
+    """Run a fit that saves its state; return the last one, and the seconds of earlier runs.
+
+    Raises
+    ------
+    CheckpointError
+        If the directory can't be written to, or what must be resumed can't be.
+    """
+    state, elapsed, keeper = None, 0.0, None
+    if checkpoint is not None:
+        identity = identify(problem, stream)
+        if resume is not Resume.NEVER:
+            state, elapsed = _restore_if_needed(checkpoint, identity, stream.n_chunks, resume)
+        keeper = Keeper(checkpoint, identity, stream.n_chunks, elapsed)
+    if state is None:
+        check_rows_are_independent(problem, stream)
+    if keeper is None:
+        return run(problem, stream, observers, state), elapsed
+    if state is not None and state.status.is_converged:
+        return state, elapsed
+    with keeper:
+        keeper.begin(state or FitState.start(problem.starts))
+        state = run(problem, stream, [*observers, keeper], state)
+        keeper.finish(state)
+    return state, elapsed
+
+
+def _restore_if_needed(
+    checkpoint: JSONCheckpoint, identity: Mapping[str, Any], n_chunks: int, resume: Resume
+) -> tuple[FitState | None, float]:
+    """Return the state to go on from; None where there is none and none must be."""
+    try:
+        return restore(checkpoint, identity, n_chunks)
+    except CheckpointNotFoundError:
+        if resume is Resume.MUST:
+            raise
+    except CorruptCheckpointError as error:
+        if resume is Resume.MUST:
+            raise
+        warnings.warn(f"{error} The fit starts afresh.", CheckpointWarning, stacklevel=4)
+    return None, 0.0
+
+
+def identify(problem: Problem, stream: Stream) -> dict[str, Any]:
+    """Return what a checkpoint of this fit is tied to, in terms that JSON can hold."""
+    identity = identify_model(problem)
+    identity["settings"]["chunk_size"] = stream.chunk_size
+    identity["data"] = {
+        "rows": stream.n_rows,
+        "predictors": stream.n_features,
+        "content": stream.token(),
+    }
+    return identity
+
+
+def identify_model(problem: Problem) -> dict[str, Any]:
+    """Return the part of an identity that does not depend on the data."""
+    objective, tolerances = problem.objective, problem.tolerances
+    model = objective.model
+    return {
+        "model": {"parameters": list(model.param_names), "structure": model.fingerprint},
+        "number of parameters": model.n_params,
+        "settings": {
+            "p0": problem.starts[0].tolist(),
+            "n_starts": len(problem.starts),
+            "drawn starts": hashlib.sha256(problem.starts.tobytes()).hexdigest()[:16],
+            "is_warm": problem.is_warm,
+            "lower bounds": [v if np.isfinite(v) else None for v in problem.bounds.lower.tolist()],
+            "upper bounds": [v if np.isfinite(v) else None for v in problem.bounds.upper.tolist()],
+            "loss": objective.loss,
+            "f_scale": objective.f_scale,
+            "ftol": tolerances.ftol,
+            "xtol": tolerances.xtol,
+            "gtol": tolerances.gtol,
+        },
+    }
+
+
 def restore(
-    checkpoint: JSONCheckpoint, identity: Mapping[str, Any], n_params: int, n_chunks: int
+    checkpoint: JSONCheckpoint, identity: Mapping[str, Any], n_chunks: int
 ) -> tuple[FitState, float]:
     """Return the state of the newest checkpoint, and the seconds that the fit took until then.
 
@@ -143,7 +245,7 @@ def restore(
         saved_identity, saved_versions = dict(record["identity"]), dict(record["versions"])
         require_compatible(saved_identity, identity, path)
         saved = {**record["state"], "params": record["params"]}
-        state = from_record(saved, n_params, n_chunks)
+        state = from_record(saved, identity["number of parameters"], n_chunks)
         elapsed = float(record["elapsed_seconds"])
     except IncompatibleCheckpointError:
         raise

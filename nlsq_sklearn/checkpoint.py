@@ -10,8 +10,9 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ._storage import LocalDirectory
@@ -226,6 +227,13 @@ class JSONCheckpoint:
         dated = [name for name in files.names() if _DATED.fullmatch(name)]
         for name in dated[: -self.max_checkpoints]:
             files.remove(name)
+
+
+def folder_of(checkpoint: JSONCheckpoint, identity: Mapping[str, Any]) -> JSONCheckpoint:
+    """Return the checkpoint in a folder below the directory that belongs to one fit alone."""
+    return replace(
+        checkpoint, directory=Path(checkpoint.directory) / f"fit_{_digest(identity)[:32]}"
+    )
 
 
 def as_checkpoint(value: Any) -> JSONCheckpoint | None:

@@ -3,17 +3,14 @@
 import contextlib
 import os
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeResult, OptimizeWarning
 
-from ._engine.covariance import covariance
-from ._engine.model import TracedModel, parameter_names, trace_model
+from ._engine.model import parameter_names, trace_model
 from ._engine.state import FitState, Status
-from ._fit import Observer, Problem, run
+from ._fit import Problem
 from ._problem import (
     as_bounds,
     as_objective,
@@ -21,73 +18,13 @@ from ._problem import (
     as_start,
     as_tolerances,
     check_enough_rows,
-    check_rows_are_independent,
     draw_starts,
-    explain_not_finite,
 )
 from ._progress import ProgressBar
-from ._resume import Keeper, restore
-from ._streams import ArrayStream
+from ._result import CurveFitResult, as_result
+from ._resume import Resume, run_resumable
+from ._streams import Stream, open_stream
 from .checkpoint import JSONCheckpoint
-from .exceptions import ConvergenceWarning
-
-
-class CurveFitResult(OptimizeResult):  # type: ignore[misc]  # scipy is not typed
-    """The answer of a fit; a `scipy.optimize.OptimizeResult` that prints as a table.
-
-    Attributes
-    ----------
-    popt : ndarray of shape (n_params,)
-        The parameters, also under the name ``x``.
-    pcov : ndarray of shape (n_params, n_params)
-        Their covariance; infinite for parameters that the data do not determine.
-    perr : ndarray of shape (n_params,)
-        Their standard errors.
-    cost : float
-        Half the sum of squares, weighted and under the loss.
-    success : bool
-        Whether the fit converged.
-    status : int
-        1 to 5 where it converged (``gtol``, ``ftol``, ``xtol``, exact data, limit of float64),
-        0 where it reached ``max_iter``, -2 where no step lowered the cost.
-    message : str
-        The status in words.
-    n_iter : int
-        Steps that were tried.
-    n_passes : int
-        Passes over all rows.
-    n_rows : int
-        Rows fitted.
-    history : list of dict
-        One entry a pass: ``n_passes``, ``params``, ``cost``, ``accepted``, ``damping``,
-        ``step_length``, ``gain_ratio`` and ``radius``.
-    param_names : tuple of str
-        From the model's signature.
-    elapsed : float
-        Seconds, those before an interruption included.
-    """
-
-    def __str__(self) -> str:
-        rows = [("parameter", "value", "standard error", "relative error")]
-        for name, value, error in zip(self.param_names, self.popt, self.perr, strict=True):
-            relative = f"{100 * abs(error / value):.2g} %" if value and np.isfinite(error) else "-"
-            rows.append((name, f"{value:.10g}", f"{error:.3g}", relative))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in rows
-        ]
-        return "\n".join(
-            [
-                *lines,
-                "",
-                f"{'success' if self.success else 'FAILED'}: {self.message}",
-                f"cost {self.cost:.10g}; {self.n_rows:,} rows, {self.n_passes} passes, "
-                f"{self.elapsed:.2f} s",
-            ]
-        )
-
-    __repr__ = __str__
 
 
 class AdaptiveHybridStreamingOptimizer:
@@ -252,7 +189,7 @@ class AdaptiveHybridStreamingOptimizer:
                for nonlinear least squares", Technometrics 23, 1981.
         """
         started_at = time.monotonic()
-        stream = ArrayStream(x, y, sigma, chunk_size=self._chunk_size)
+        stream = open_stream(x, y, sigma, chunk_size=self._chunk_size)
         names = self._param_names(p0)
         check_enough_rows(stream, names)
         model = trace_model(self._model, names, stream.n_features)
@@ -266,9 +203,9 @@ class AdaptiveHybridStreamingOptimizer:
         )
         state, elapsed = self._run(problem, stream, resume=resume, show_progress=show_progress)
         if state.status is Status.NOT_FINITE:
-            raise ValueError(explain_not_finite(problem, stream))
+            raise ValueError(stream.explain_not_finite(problem.objective, problem.starts[0]))
         elapsed += time.monotonic() - started_at
-        return _result(state, model, stream.n_rows, elapsed, absolute_sigma=absolute_sigma)
+        return as_result(state, model, stream.n_rows, elapsed, absolute_sigma=absolute_sigma)
 
     def _param_names(self, p0: Any) -> tuple[str, ...]:
         n_params = self._n_params
@@ -278,33 +215,16 @@ class AdaptiveHybridStreamingOptimizer:
         return parameter_names(self._model, n_params)
 
     def _run(
-        self, problem: Problem, stream: ArrayStream, *, resume: bool, show_progress: bool
+        self, problem: Problem, stream: Stream, *, resume: bool, show_progress: bool
     ) -> tuple[FitState, float]:
         """Run the fit; return its last state, and the seconds it took before it was resumed."""
-        state, elapsed, keeper = None, 0.0, None
         if resume and self._checkpoint is None:
             raise ValueError("resume=True needs a checkpoint_dir to resume from.")
-        if self._checkpoint is not None:
-            identity = _identity(problem, stream)
-            if resume:
-                state, elapsed = restore(
-                    self._checkpoint, identity, problem.starts.shape[1], stream.n_chunks
-                )
-            keeper = Keeper(self._checkpoint, identity, stream.n_chunks, elapsed)
-        if state is None:
-            check_rows_are_independent(problem, stream)
-        with contextlib.ExitStack() as stack:
-            observers: list[Observer] = []
-            if keeper is not None:
-                keeper.begin(state or FitState.start(problem.starts))
-                observers.append(stack.enter_context(keeper))
-            if show_progress:
-                bar = ProgressBar(stream.n_rows, stream.n_chunks)
-                observers.append(stack.enter_context(bar))
-            state = run(problem, stream, observers, state)
-            if keeper is not None:
-                keeper.finish(state)
-        return state, elapsed
+        how = Resume.MUST if resume else Resume.NEVER
+        if not show_progress:
+            return run_resumable(problem, stream, self._checkpoint, how)
+        with ProgressBar(stream.n_rows, stream.n_chunks) as bar:
+            return run_resumable(problem, stream, self._checkpoint, how, [bar])
 
 
 def _has_named_params(model: Callable[..., Any]) -> bool:
@@ -314,68 +234,3 @@ def _has_named_params(model: Callable[..., Any]) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _identity(problem: Problem, stream: ArrayStream) -> dict[str, Any]:
-    """Return what a checkpoint of this fit is tied to, in terms that JSON can hold."""
-    objective, tolerances = problem.objective, problem.tolerances
-    model = objective.model
-    return {
-        "model": {"parameters": list(model.param_names), "structure": model.fingerprint[:16]},
-        "number of parameters": model.n_params,
-        "settings": {
-            "p0": problem.starts[0].tolist(),
-            "lower bounds": [v if np.isfinite(v) else None for v in problem.bounds.lower.tolist()],
-            "upper bounds": [v if np.isfinite(v) else None for v in problem.bounds.upper.tolist()],
-            "loss": objective.loss,
-            "f_scale": objective.f_scale,
-            "n_starts": len(problem.starts),
-            "ftol": tolerances.ftol,
-            "xtol": tolerances.xtol,
-            "gtol": tolerances.gtol,
-            "chunk_size": stream.chunk_rows,
-        },
-        "data": {
-            "rows": stream.n_rows,
-            "predictors": stream.n_features,
-            "content": stream.token(),
-        },
-    }
-
-
-def _result(
-    state: FitState, model: TracedModel, n_rows: int, elapsed: float, *, absolute_sigma: bool
-) -> CurveFitResult:
-    """Return the result of a fit that stopped, and warn of what it is worth."""
-    assert state.equations is not None
-    if not state.status.is_converged:
-        warnings.warn(
-            f"The fit did not converge: {state.status.message} The result holds the best point "
-            "found.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-    cov = covariance(state.equations, absolute_sigma=absolute_sigma)
-    if cov.undetermined.any():
-        names = ", ".join(np.array(model.param_names)[cov.undetermined])
-        warnings.warn(
-            f"The data do not determine {names}: the covariance is infinite there.",
-            OptimizeWarning,
-            stacklevel=3,
-        )
-    return CurveFitResult(
-        popt=state.params,
-        x=state.params,
-        pcov=cov.matrix,
-        perr=np.sqrt(np.diag(cov.matrix)),
-        cost=state.equations.cost,
-        success=state.status.is_converged,
-        status=int(state.status),
-        message=state.status.message,
-        n_iter=state.n_iter,
-        n_passes=state.n_passes,
-        n_rows=n_rows,
-        history=list(state.history),
-        param_names=model.param_names,
-        elapsed=elapsed,
-    )

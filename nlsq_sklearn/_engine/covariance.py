@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .equations import Equations
+from .subproblem import rank_tolerance
 
 
 class Covariance(NamedTuple):
@@ -36,8 +37,7 @@ def covariance(equations: Equations, *, absolute_sigma: bool) -> Covariance:
     norms = equations.column_norms
     unit = np.where(norms > 0, norms, 1.0)
     eigenvalues, vectors = np.linalg.eigh(equations.gram / np.outer(unit, unit))
-    # Each element of the scaled Gram matrix carries a rounding of a few eps.
-    is_null = eigenvalues <= 8 * n_params * np.finfo(float).eps
+    is_null = eigenvalues <= rank_tolerance(n_params)
     inverse = (vectors[:, ~is_null] / eigenvalues[~is_null]) @ vectors[:, ~is_null].T
     # A null direction leaves alone the parameters that it has no part of.
     undetermined = np.abs(vectors[:, is_null]).max(axis=1, initial=0.0) > 1e-6

@@ -23,15 +23,15 @@ class Equations(NamedTuple):
         Half the (robust, weighted) sum of squares.
     model_norm : float
         ``1/2 sum w (model / sigma)^2``: how large the numbers are whose rounding the cost carries.
-    n_rows : int
-        Rows summed so far.
+    n_rows : float
+        Rows summed so far; a fraction of them where older ones are forgotten.
     """
 
     gram: np.ndarray
     gradient: np.ndarray
     cost: float
     model_norm: float
-    n_rows: int
+    n_rows: float
 
     @classmethod
     def zero(cls, n_params: int) -> "Equations":
@@ -39,7 +39,7 @@ class Equations(NamedTuple):
         return cls(np.zeros((n_params, n_params)), np.zeros(n_params), 0.0, 0.0, 0)
 
     @classmethod
-    def from_packed(cls, packed: np.ndarray, n_params: int, n_rows: int) -> "Equations":
+    def from_packed(cls, packed: np.ndarray, n_params: int, n_rows: float) -> "Equations":
         """Unpack what the kernel returns: cost, model norm, gradient, upper triangle by rows."""
         gram = np.empty((n_params, n_params))
         upper = np.triu_indices(n_params)

@@ -27,6 +27,9 @@ _LANES = 8  # float64 numbers side by side in a vector register; rows are a mult
 # grows with the square of the number of parameters, and from here on a matrix product wins.
 _MOST_PARAMS_IN_ONE_SWEEP = 10
 _MOST_PROGRAMS = 128
+# Up to here chunks are padded to powers of two: the folds of a cross-validation, and the batches of
+# a stream, share a program although their sizes differ.
+_LARGEST_POWER = 131_072
 
 
 class Chunk(NamedTuple):
@@ -48,6 +51,13 @@ class Chunk(NamedTuple):
     weight: Any
     n_rows: int
 
+    @property
+    def n_counted(self) -> int:
+        """The rows whose weight is not 0: those that the errors of the parameters know of."""
+        if self.weight is None:
+            return self.n_rows
+        return int(np.count_nonzero(np.asarray(self.weight)[: self.n_rows]))
+
     def to_device(self) -> "Chunk":
         """Return the chunk in the memory that the programs compute on."""
         with jax.enable_x64(True):
@@ -63,27 +73,27 @@ class Objective(NamedTuple):
     f_scale: float
 
 
-class _ProgramKey(NamedTuple):
+class ProgramKey(NamedTuple):
     """All that a compiled program depends on; models count by structure, not by identity."""
 
     fingerprint: str
     n_params: int
-    loss: str
+    purpose: str
     x_shape: tuple[int, ...]
-    has_sigma: bool
-    has_weight: bool
-    n_points: int | None
+    has_sigma: bool = False
+    has_weight: bool = False
+    n_points: int | None = None
 
 
 class _ProgramCache:
     """The compiled programs in use, least recently used first. The one module-level state."""
 
     def __init__(self) -> None:
-        self._programs: OrderedDict[_ProgramKey, Any] = OrderedDict()
+        self._programs: OrderedDict[ProgramKey, Any] = OrderedDict()
         self._lock = threading.Lock()
         self.n_compilations = 0
 
-    def get(self, key: _ProgramKey, compile_program: Callable[[], Any]) -> Any:
+    def get(self, key: ProgramKey, compile_program: Callable[[], Any]) -> Any:
         # The lock is held while compiling: two threads in need of one program compile it once.
         with self._lock:
             program = self._programs.get(key)
@@ -107,7 +117,7 @@ def n_compilations() -> int:
 
 def padded_rows(n_rows: int) -> int:
     """Return the rows that a chunk of ``n_rows`` is padded to: few sizes, so few programs."""
-    if n_rows > BLOCK_ROWS:
+    if n_rows > _LARGEST_POWER:
         return -(-n_rows // BLOCK_ROWS) * BLOCK_ROWS
     return max(64, 1 << (n_rows - 1).bit_length())
 
@@ -125,7 +135,7 @@ def evaluate(objective: Objective, chunk: Chunk, params: np.ndarray) -> Equation
         Not finite where the model or its derivatives are not.
     """
     packed = _run(objective, chunk, params, None)
-    return Equations.from_packed(packed, params.size, chunk.n_rows)
+    return Equations.from_packed(packed, params.size, chunk.n_counted)
 
 
 def evaluate_many(objective: Objective, chunk: Chunk, points: np.ndarray) -> list[Equations]:
@@ -133,29 +143,12 @@ def evaluate_many(objective: Objective, chunk: Chunk, points: np.ndarray) -> lis
     if len(points) == 1:
         return [evaluate(objective, chunk, points[0])]
     packed = _run(objective, chunk, points, len(points))
-    return [Equations.from_packed(row, points.shape[1], chunk.n_rows) for row in packed]
-
-
-def predict(model: TracedModel, chunk: Chunk, params: np.ndarray) -> np.ndarray:
-    """Return the model's values in the rows of a chunk, shape (n_rows,)."""
-    key = _ProgramKey(
-        model.fingerprint, model.n_params, "predict", chunk.x.shape, False, False, None
-    )
-
-    def compile_program() -> Any:
-        def values(params: jax.Array, x: jax.Array) -> jax.Array:
-            value = model.function(x, *params)
-            return jnp.broadcast_to(value, x.shape[-1:]).astype(jnp.float64)
-
-        return jax.jit(values).lower(_abstract(params), _abstract(chunk.x)).compile()
-
-    with jax.enable_x64(True):
-        return np.asarray(_cache.get(key, compile_program)(params, chunk.x))[: chunk.n_rows]
+    return [Equations.from_packed(row, points.shape[1], chunk.n_counted) for row in packed]
 
 
 def _run(objective: Objective, chunk: Chunk, params: np.ndarray, n_points: int | None) -> Any:
     """Run the compiled program for this chunk, compiling it where it is the first of its kind."""
-    key = _ProgramKey(
+    key = ProgramKey(
         objective.model.fingerprint,
         objective.model.n_params,
         objective.loss,
@@ -164,19 +157,30 @@ def _run(objective: Objective, chunk: Chunk, params: np.ndarray, n_points: int |
         chunk.weight is not None,
         n_points,
     )
+    arguments = (
+        np.asarray(params, dtype=np.float64),
+        np.float64(objective.f_scale),
+        *chunk[:4],
+        np.int64(chunk.n_rows),
+    )
+
+    def build() -> Callable[..., Any]:
+        kernel = _kernel(objective.model, objective.loss)
+        if n_points is None:
+            return kernel
+        return jax.vmap(kernel, in_axes=(0, None, None, None, None, None, None))
+
+    return run_program(key, build, arguments)
+
+
+def run_program(
+    key: ProgramKey, build: Callable[[], Callable[..., Any]], arguments: tuple[Any, ...]
+) -> np.ndarray:
+    """Run a function of arrays in float64, compiled once for each key."""
     with jax.enable_x64(True):
-        arguments = (
-            np.asarray(params, dtype=np.float64),
-            np.float64(objective.f_scale),
-            *chunk[:4],
-            np.int64(chunk.n_rows),
-        )
 
         def compile_program() -> Any:
-            kernel = _kernel(objective.model, objective.loss)
-            if n_points is not None:
-                kernel = jax.vmap(kernel, in_axes=(0, None, None, None, None, None, None))
-            return jax.jit(kernel).lower(*map(_abstract, arguments)).compile()
+            return jax.jit(build()).lower(*map(_abstract, arguments)).compile()
 
         return np.asarray(_cache.get(key, compile_program)(*arguments))
 
@@ -215,6 +219,8 @@ def _kernel(model: TracedModel, loss: str) -> Callable[..., jax.Array]:
 
             rows = Chunk(block(x), block(y), block(sigma), block(weight), block_rows)
             counts = first + jnp.arange(block_rows) < n_rows
+            if rows.weight is not None:
+                counts &= rows.weight > 0
             terms = _row_terms(model, loss, params, f_scale, rows)
             return total + reduce_block(terms, counts)
 

@@ -27,7 +27,7 @@ def to_record(state: FitState) -> dict[str, Any]:
     return {
         "status": int(state.status),
         "params": _from_array(state.params),
-        "equations": None if state.equations is None else _from_equations(state.equations),
+        "equations": None if state.equations is None else equations_to_record(state.equations),
         "scale": _from_array(state.scale),
         "radius": state.radius,
         "remaining": state.remaining,
@@ -37,7 +37,7 @@ def to_record(state: FitState) -> dict[str, Any]:
         "n_passes": state.n_passes,
         "history": [[entry[key] for key in _HISTORY_KEYS] for entry in state.history],
         "next_chunk": state.next_chunk,
-        "partial": [_from_equations(equations) for equations in state.partial],
+        "partial": [equations_to_record(equations) for equations in state.partial],
     }
 
 
@@ -65,7 +65,7 @@ def from_record(record: Mapping[str, Any], n_params: int, n_chunks: int) -> FitS
                 dict(zip(_HISTORY_KEYS, entry, strict=True)) for entry in record["history"]
             ),
             next_chunk=_to_count(record["next_chunk"]),
-            partial=tuple(_require(_to_equations(e, n_params)) for e in record["partial"]),
+            partial=tuple(equations_from_record(e, n_params) for e in record["partial"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not the state of a fit: {error!r}") from error
@@ -105,7 +105,8 @@ def _to_array(values: Any, size: int) -> np.ndarray:
     return np.array([_to_float(value) for value in values], dtype=float)
 
 
-def _from_equations(equations: Equations) -> dict[str, Any]:
+def equations_to_record(equations: Equations) -> dict[str, Any]:
+    """Return equations as a record, their Gram matrix by its upper triangle."""
     upper = np.triu_indices(equations.gradient.size)
     return {
         "gram": _from_array(equations.gram[upper]),
@@ -116,9 +117,8 @@ def _from_equations(equations: Equations) -> dict[str, Any]:
     }
 
 
-def _to_equations(record: Any, n_params: int) -> Equations | None:
-    if record is None:
-        return None
+def equations_from_record(record: Mapping[str, Any], n_params: int) -> Equations:
+    """Return the equations that a record holds; see `from_record` for what it raises."""
     packed = np.concatenate(
         [
             [_to_float(record["cost"]), _to_float(record["model_norm"])],
@@ -126,13 +126,11 @@ def _to_equations(record: Any, n_params: int) -> Equations | None:
             _to_array(record["gram"], n_params * (n_params + 1) // 2),
         ]
     )
-    return Equations.from_packed(packed, n_params, _to_count(record["n_rows"]))
+    return Equations.from_packed(packed, n_params, _to_float(record["n_rows"]))
 
 
-def _require(equations: Equations | None) -> Equations:
-    if equations is None:
-        raise ValueError("a partial sum is missing")
-    return equations
+def _to_equations(record: Any, n_params: int) -> Equations | None:
+    return None if record is None else equations_from_record(record, n_params)
 
 
 def _from_step(step: Step) -> dict[str, Any]:

@@ -13,6 +13,7 @@ class Status(IntEnum):
     """Why a fit stopped; positive where it converged."""
 
     RUNNING = -10
+    STOPPED = -3
     STALLED = -2
     NOT_FINITE = -1
     MAX_ITER = 0
@@ -35,6 +36,7 @@ class Status(IntEnum):
 
 _MESSAGES = {
     Status.RUNNING: "The fit is not finished.",
+    Status.STOPPED: "The fit was stopped by a callback.",
     Status.STALLED: (
         "No step lowers the cost although its gradient does not vanish: the model may not be "
         "differentiable here."

@@ -20,6 +20,14 @@ from .equations import Equations
 _RADIUS_SLACK = 0.1
 
 
+def rank_tolerance(n_params: int) -> float:
+    """Return the eigenvalue of a Gram matrix of unit columns below which it is rounding.
+
+    Each element of the matrix carries a rounding of a few eps.
+    """
+    return float(8 * n_params * np.finfo(float).eps)
+
+
 class Bounds(NamedTuple):
     """``lower`` and ``upper``, each of shape (n_params,); infinite where open."""
 
@@ -106,7 +114,9 @@ class Subproblem:
         self._unit = np.where(norms > 0, norms, scale)
         self._gram = equations.gram / np.outer(self._unit, self._unit)
         self._gradient = equations.gradient / self._unit
-        self._metric = (scale / self._unit) ** 2
+        self._residual_norm = np.sqrt(2 * max(equations.cost, 0.0))
+        # Capped where its square would overflow.
+        self._metric = np.minimum(scale / self._unit, 1e150) ** 2
         self._params = params
         self._bounds = bounds
         self._lower = (bounds.lower - params) * self._unit
@@ -130,11 +140,30 @@ class Subproblem:
 
     def _solve(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the damped minimiser in scaled units and its free variables."""
-        matrix = self._damped_matrix(damping)
-        q = -np.linalg.solve(matrix, self._gradient)
+        if damping == 0:
+            q = self._least_solution()
+        else:
+            q = -np.linalg.solve(self._damped_matrix(damping), self._gradient)
         if np.all((self._lower <= q) & (q <= self._upper)):
             return q, np.ones(q.size, dtype=bool)
+        matrix = self._damped_matrix(damping)
         return _solve_in_box(matrix, self._gradient, self._lower, self._upper)
+
+    def _least_solution(self) -> np.ndarray:
+        """Return the minimiser; of several the shortest, up to rounding.
+
+        A direction with neither curvature nor slope beyond rounding is left alone. One that has a
+        slope is followed as far as the least curvature that can be told from rounding allows:
+        nearly collinear columns may hide the way to the optimum.
+        """
+        n_params = self._gradient.size
+        eigenvalues, vectors = np.linalg.eigh(self._gram)
+        slopes = vectors.T @ self._gradient
+        is_flat = eigenvalues <= rank_tolerance(n_params)
+        is_level = np.abs(slopes) <= 8 * n_params * np.finfo(float).eps * self._residual_norm
+        least = 4 * n_params * np.finfo(float).eps
+        lengths = np.where(is_flat & is_level, 0.0, slopes / np.maximum(eigenvalues, least))
+        return np.asarray(-vectors @ lengths)
 
     def _length(self, q: np.ndarray) -> float:
         return float(np.sqrt(np.sum(self._metric * q * q)))
@@ -167,7 +196,7 @@ class Subproblem:
         for _ in range(60):
             damping = self._next_damping(q, free, length, radius, damping)
             if not least < damping < most:
-                damping = max(1e-3 * most, np.sqrt(least * most))
+                damping = max(1e-3 * most, np.sqrt(least) * np.sqrt(most))
             q, free = self._solve(damping)
             length = self._length(q)
             if abs(length - radius) <= _RADIUS_SLACK * radius:

@@ -1,14 +1,18 @@
 """Arrays in memory and memory maps -> ordered chunks of rows, and samples of them."""
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import joblib
 import numpy as np
 
-from ._engine.kernel import Chunk, padded_rows
+from .._engine import kernel
+from .._engine.equations import Equations
+from .._engine.kernel import Chunk, Objective, padded_rows
+from .._engine.prediction import predict
+from .rows import Rows
 
 DEFAULT_CHUNK_ROWS = 131_072
 """Rows in a chunk: enough to make the cost of a call vanish, few enough to save often."""
@@ -26,14 +30,24 @@ class ArrayStream:
 
     Parameters
     ----------
-    x : array-like of shape (n_rows,) or (n_features, n_rows), or a sequence of n_features columns
+    x : array-like
+        Of shape (n_rows,) or (n_features, n_rows) or a sequence of n_features columns; with
+        ``is_table`` of shape (n_rows, n_features).
     y : array-like of shape (n_rows,)
     sigma : array-like of shape (n_rows,), float or None
         Standard deviation of each row.
+    weight : array-like of shape (n_rows,) or None
+        How much each row counts.
     chunk_size : int or None
         Rows in a chunk.
     buffer_rows : int or None
         Rows that a chunk is padded to, for a stream that shall use another one's programs.
+    is_table : bool
+        Whether ``x`` is laid out as scikit-learn does it.
+    x_name : str
+        Name of the predictors in messages.
+    first_row : int
+        Number of the first row, for messages about a part of larger data.
 
     Raises
     ------
@@ -48,9 +62,13 @@ class ArrayStream:
         x: Any,
         y: Any,
         sigma: Any = None,
+        weight: Any = None,
         *,
         chunk_size: int | None = None,
         buffer_rows: int | None = None,
+        is_table: bool = False,
+        x_name: str = "x",
+        first_row: int = 0,
     ) -> None:
         self._y = _as_real(y, "y")
         if self._y.ndim != 1:
@@ -58,14 +76,23 @@ class ArrayStream:
         self.n_rows = self._y.size
         if self.n_rows == 0:
             raise ValueError("y is empty: there is nothing to fit.")
-        self._columns = _as_columns(x, self.n_rows)
-        self._sigma = None if sigma is None else _as_sigma(sigma, self.n_rows)
-        self.n_features = len(self._columns)
-        self.chunk_rows = min(_as_chunk_size(chunk_size), self.n_rows)
+        self._is_table = is_table
+        self._x_name = x_name
+        self._x = [_as_real(x, x_name)] if is_table else _as_columns(x, self.n_rows)
+        self._sigma = None if sigma is None else _as_vector(sigma, self.n_rows, "sigma")
+        self._weight = None if weight is None else _as_vector(weight, self.n_rows, "sample_weight")
+        self.n_features = self._x[0].shape[1] if is_table else len(self._x)
+        self.chunk_rows = min(as_chunk_size(chunk_size), self.n_rows)
         self.n_chunks = -(-self.n_rows // self.chunk_rows)
         self._buffer_rows = buffer_rows or padded_rows(self.chunk_rows)
+        self._first_row = first_row
         self._is_checked = np.zeros(self.n_chunks, dtype=bool)
         self._resident: Chunk | None = None
+
+    @property
+    def chunk_size(self) -> int:
+        """Rows in each chunk but the last."""
+        return self.chunk_rows
 
     def rows_of(self, index: int) -> tuple[int, int]:
         """Return the first row of a chunk and the one after its last."""
@@ -78,21 +105,40 @@ class ArrayStream:
         Raises
         ------
         ValueError
-            If a value in it is not finite, or a sigma not positive; the message names the row.
+            If a value in it can't be used; the message names the row.
         """
         if self._resident is not None:
             return self._resident
         first, stop = self.rows_of(index)
-        arrays = [_read(column, first, stop) for column in self._columns]
-        y = _read(self._y, first, stop)
-        sigma = None if self._sigma is None else _read(self._sigma, first, stop)
+        rows = self.rows(first, stop)
         if not self._is_checked[index]:
-            self._check(arrays, y, sigma, first)
+            rows.check(self._first_row + first, self._x_name)
             self._is_checked[index] = True
-        chunk = _padded(arrays, y, sigma, self._buffer_rows)
+        chunk = rows.padded(self._buffer_rows)
         if self.n_chunks == 1:
             chunk = self._resident = chunk.to_device()
         return chunk
+
+    def rows(self, first: int = 0, stop: int | None = None) -> Rows:
+        """Return rows as they are, unchecked; all of them by default."""
+        stop = self.n_rows if stop is None else stop
+        return Rows(
+            [column for x in self._x for column in _columns_of(_read(x, first, stop))],
+            _read(self._y, first, stop),
+            None if self._sigma is None else _read(self._sigma, first, stop),
+            None if self._weight is None else _read(self._weight, first, stop),
+        )
+
+    def equations(
+        self, objective: Objective, points: np.ndarray, first: int
+    ) -> Iterator[tuple[Equations, ...]]:
+        """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
+
+        def equations_of(index: int) -> tuple[Equations, ...]:
+            chunk = self.chunk(index)
+            return tuple(kernel.evaluate(objective, chunk, point) for point in points)
+
+        return map_chunks(equations_of, range(first, self.n_chunks), n_threads())
 
     def sample(self, n_rows: int) -> "ArrayStream":
         """Return about ``n_rows`` rows spread evenly over all, by a rule without randomness.
@@ -101,13 +147,7 @@ class ArrayStream:
         multiples of the golden ratio: a constant stride would meet a periodic ``x``, such as the
         columns of an image, always in the same phase.
         """
-        n_runs = min(n_rows, _SAMPLE_PLACES)
-        run_rows = n_rows // n_runs
-        stratum = self.n_rows / n_runs
-        runs = np.arange(n_runs)
-        shift = (runs * _GOLDEN) % 1.0 * max(stratum - run_rows, 0.0)
-        firsts = np.minimum((runs * stratum + shift).astype(np.int64), self.n_rows - run_rows)
-        return self.take((firsts[:, np.newaxis] + np.arange(run_rows)).ravel())
+        return self.take(sample_rows(self.n_rows, min(n_rows, self.n_rows)))
 
     def take(self, rows: np.ndarray) -> "ArrayStream":
         """Return some rows, copied into memory, as a stream with the same size of chunks.
@@ -118,47 +158,88 @@ class ArrayStream:
             If there is a row that can't be used; the message names the first of all.
         """
         taken = ArrayStream(
-            [_take(column, rows) for column in self._columns],
+            _take(self._x[0], rows) if self._is_table else [_take(x, rows) for x in self._x],
             _take(self._y, rows),
             None if self._sigma is None else _take(self._sigma, rows),
+            None if self._weight is None else _take(self._weight, rows),
             chunk_size=self.chunk_rows,
             buffer_rows=self._buffer_rows,
+            is_table=self._is_table,
+            x_name=self._x_name,
         )
         try:
-            for index in range(taken.n_chunks):
-                taken.chunk(index)
+            taken.check()
         except ValueError:
-            self._raise_first_invalid()
+            self.check()
             raise
         return taken
 
-    def _raise_first_invalid(self) -> None:
-        """Look through all rows in order and raise for the first that is not usable."""
+    def check(self) -> None:
+        """Look through all rows in order, and raise for the first that can't be used."""
         for index in range(self.n_chunks):
-            self._is_checked[index] = False
             self.chunk(index)
+
+    def behind(self, earlier: Rows) -> "ArrayStream":
+        """Return these rows behind some earlier ones."""
+        own = self.rows()
+        weight = None
+        if own.weight is not None or earlier.weight is not None:
+            weight = np.concatenate(
+                [np.ones(r.y.size) if r.weight is None else r.weight for r in (earlier, own)]
+            )
+        columns = map(np.concatenate, zip(earlier.columns, own.columns, strict=True))
+        return ArrayStream(
+            list(columns), np.concatenate([earlier.y, own.y]), None, weight, x_name=self._x_name
+        )
+
+    def batches(self) -> Iterator["ArrayStream"]:
+        """Yield all rows at once."""
+        yield self
+
+    def map_rows(self, function: Callable[["ArrayStream"], Any], key: str) -> Iterator[Any]:
+        """Yield a function of all rows."""
+        yield function(self)
 
     def token(self) -> str:
         """Return a key of the data: content of arrays in memory, file and time of memory maps."""
         from dask.base import tokenize
 
-        return str(tokenize(self._columns, self._y, self._sigma))
+        return str(tokenize(self._x, self._y, self._sigma, self._weight))
 
-    def _check(
-        self, columns: Sequence[np.ndarray], y: np.ndarray, sigma: np.ndarray | None, first: int
-    ) -> None:
-        """Raise for the first value of a chunk that is not finite, or a sigma not positive."""
-        names = ["x"] if self.n_features == 1 else [f"x[{i}]" for i in range(self.n_features)]
-        for name, values in zip([*names, "y"], [*columns, y], strict=True):
-            _check_finite(name, values, first)
-        if sigma is not None:
-            _check_finite("sigma", sigma, first)
-            if sigma.min() <= 0:
-                row = int(np.argmax(sigma <= 0))
-                raise ValueError(
-                    f"sigma must be positive: sigma is {sigma[row]:g} in row {first + row}. "
-                    "Leave out rows that shall not count."
+    def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
+        """Return which row makes the model infinite or NaN at a point, in words."""
+        names = objective.model.param_names
+        at = ", ".join(f"{name}={value:g}" for name, value in zip(names, point, strict=True))
+        for index in range(self.n_chunks):
+            chunk = self.chunk(index)
+            first, stop = (self._first_row + row for row in self.rows_of(index))
+            values = predict(objective.model, chunk, point)
+            if not np.isfinite(values).all():
+                row = int(np.argmin(np.isfinite(values)))
+                x = np.asarray(chunk.x)[..., row]
+                return (
+                    f"The model is {values[row]} at the start p0 ({at}), first in row "
+                    f"{first + row} (x = {x}). Choose a p0 at which it is finite."
                 )
+            if not np.isfinite(kernel.evaluate(objective, chunk, point).gram).all():
+                return (
+                    f"The derivative of the model is not finite at the start p0 ({at}), somewhere "
+                    f"in rows {first} to {stop - 1}. A square root or a power at 0, or a branch "
+                    "of jnp.where that is infinite where it is not taken, does that. Choose "
+                    "another p0."
+                )
+        return f"The sum of squares overflows at the start p0 ({at}): scale y, or change p0."
+
+
+def sample_rows(n_rows: int, n_sample: int) -> np.ndarray:
+    """Return the numbers of ``n_sample`` of ``n_rows`` rows; see `ArrayStream.sample`."""
+    n_runs = min(n_sample, _SAMPLE_PLACES)
+    run_rows = n_sample // n_runs
+    stratum = n_rows / n_runs
+    runs = np.arange(n_runs)
+    shift = (runs * _GOLDEN) % 1.0 * max(stratum - run_rows, 0.0)
+    firsts = np.minimum((runs * stratum + shift).astype(np.int64), n_rows - run_rows)
+    return (firsts[:, np.newaxis] + np.arange(run_rows)).ravel()
 
 
 def map_chunks(
@@ -231,21 +312,23 @@ def _as_columns(x: Any, n_rows: int) -> list[np.ndarray]:
     return columns
 
 
-def _as_sigma(sigma: Any, n_rows: int) -> np.ndarray:
-    array = _as_real(sigma, "sigma")
+def _as_vector(values: Any, n_rows: int, name: str) -> np.ndarray:
+    """Return one number for each row."""
+    array = _as_real(values, name)
     if array.ndim == 0:
         return np.broadcast_to(array, (n_rows,))
-    if array.ndim == 2:
+    if array.ndim == 2 and name == "sigma":
         raise ValueError(
             f"sigma has the shape {array.shape}: a covariance matrix of the rows is not "
             f"supported. Give the standard deviation of each row, shape ({n_rows},)."
         )
     if array.shape != (n_rows,):
-        raise ValueError(f"sigma has the shape {array.shape}, expected ({n_rows},) as y has.")
+        raise ValueError(f"{name} has the shape {array.shape}, expected ({n_rows},) as y has.")
     return array
 
 
-def _as_chunk_size(chunk_size: int | None) -> int:
+def as_chunk_size(chunk_size: int | None) -> int:
+    """Return the rows in a chunk, checked."""
     if chunk_size is None:
         return DEFAULT_CHUNK_ROWS
     try:
@@ -296,34 +379,6 @@ def _take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(pieces, dtype=np.float64)
 
 
-def _check_finite(name: str, values: np.ndarray, first: int) -> None:
-    """Raise for the first value that is NaN or infinite."""
-    # The sum is finite in nearly all cases and much faster than a look at each value.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values.sum()):
-            return
-    invalid = ~np.isfinite(values)
-    if invalid.any():
-        row = int(np.argmax(invalid))
-        raise ValueError(
-            f"{name} must be finite: {name} is {values[row]} in row {first + row}. "
-            "Leave out or mend such rows."
-        )
-
-
-def _padded(
-    columns: Sequence[np.ndarray], y: np.ndarray, sigma: np.ndarray | None, rows: int
-) -> Chunk:
-    """Return the chunk with copies of its last row behind it."""
-
-    def pad(values: np.ndarray) -> np.ndarray:
-        if values.size == rows:
-            return values
-        # A real row, not zeros: the model may be undefined at 0.
-        padded = np.empty(rows)
-        padded[: values.size] = values
-        padded[values.size :] = values[-1]
-        return padded
-
-    x = pad(columns[0]) if len(columns) == 1 else np.stack([pad(c) for c in columns])
-    return Chunk(x, pad(y), None if sigma is None else pad(sigma), None, y.size)
+def _columns_of(array: np.ndarray) -> list[np.ndarray]:
+    """Return the columns of rows, each contiguous."""
+    return [array] if array.ndim == 1 else list(np.ascontiguousarray(array.T))

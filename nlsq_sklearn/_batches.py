@@ -1,0 +1,141 @@
+"""Batches that are seen once: their update, and its checkpoints."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._engine.equations import Equations
+from ._engine.record import equations_from_record, equations_to_record
+from ._engine.recursive import forget, update
+from ._engine.state import FitState
+from ._fit import Problem, sum_in_memory
+from ._resume import identify_model, require_compatible
+from ._streams import ArrayStream, Rows
+from .checkpoint import JSONCheckpoint
+from .exceptions import CorruptCheckpointError
+
+_START_ROWS = 256
+
+
+class BatchState(NamedTuple):
+    """What is kept of all batches so far.
+
+    Attributes
+    ----------
+    params : ndarray of shape (n_params,)
+    equations : Equations
+        The quadratic that all batches left, at ``params``.
+    n_batches, n_samples : int
+        Batches and rows seen.
+    kept : Rows or None
+        The first few rows, until there are enough of them to trust the point at which they are
+        linearised: rows that are linearised far from the optimum would mislead for good.
+    """
+
+    params: np.ndarray
+    equations: Equations
+    n_batches: int
+    n_samples: int
+    kept: Rows | None = None
+
+
+def update_batch(
+    problem: Problem, state: BatchState | None, batch: ArrayStream, forgetting: float
+) -> tuple[BatchState, FitState]:
+    """Return the state after one more batch, and how its own small fit ended."""
+    params, earlier, kept, seen = problem.starts[0], None, None, (0, 0)
+    if state is not None:
+        params, kept, seen = state.params, state.kept, (state.n_batches, state.n_samples)
+        if kept is None:
+            earlier = forget(state.equations, forgetting)
+    rows = batch if kept is None else batch.behind(_forget_rows(kept, forgetting))
+
+    def evaluate(params: np.ndarray) -> Equations:
+        return sum_in_memory(problem.objective, rows, params[np.newaxis])[0]
+
+    fitted = update(evaluate, params, earlier, problem.bounds, problem.tolerances)
+    if fitted.equations is None:
+        raise ValueError(batch.explain_not_finite(problem.objective, params))
+    is_start = earlier is None and rows.n_rows < _START_ROWS
+    new = BatchState(
+        fitted.params,
+        fitted.accepted,
+        seen[0] + 1,
+        seen[1] + batch.n_rows,
+        rows.rows() if is_start else None,
+    )
+    return new, fitted
+
+
+def _forget_rows(rows: Rows, factor: float) -> Rows:
+    """Return rows that count by a factor less."""
+    if factor == 1.0:
+        return rows
+    weight = np.ones(rows.y.size) if rows.weight is None else rows.weight
+    return rows._replace(weight=factor * weight)
+
+
+def save_batches(
+    checkpoint: JSONCheckpoint, state: BatchState, problem: Problem, settings: Mapping[str, Any]
+) -> None:
+    """Write the state of a stream of batches."""
+    checkpoint.save(
+        {
+            "iteration": state.n_batches,
+            "params": state.params.tolist(),
+            "phase": "partial_fit",
+            "n_samples": state.n_samples,
+            "equations": equations_to_record(state.equations),
+            "kept": None if state.kept is None else _rows_to_record(state.kept),
+            "identity": {**identify_model(problem), **settings},
+            "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+    )
+
+
+def load_batches(
+    checkpoint: JSONCheckpoint, problem: Problem, settings: Mapping[str, Any]
+) -> BatchState:
+    """Return the newest state of a stream of batches.
+
+    Raises
+    ------
+    CheckpointNotFoundError, CorruptCheckpointError, IncompatibleCheckpointError
+        If there is none, none can be trusted, or it is of another model or settings.
+    """
+    path, record = checkpoint.load_with_path()
+    identity = {**identify_model(problem), **settings}
+    try:
+        saved_identity = dict(record["identity"])
+        params = np.array([float(value) for value in record["params"]])
+        equations = equations_from_record(record["equations"], params.size)
+        n_batches, n_samples = int(record["iteration"]), int(record["n_samples"])
+        kept = None if record["kept"] is None else _rows_from_record(record["kept"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptCheckpointError(
+            f"{path} is not the checkpoint of a partial_fit: {error!r}. Give the directory that "
+            "partial_fit saved to."
+        ) from error
+    require_compatible(saved_identity, identity, path)
+    if checkpoint.on_resume is not None:
+        checkpoint.on_resume(path)
+    return BatchState(params, equations, n_batches, n_samples, kept)
+
+
+def _rows_to_record(rows: Rows) -> dict[str, Any]:
+    return {
+        "columns": [column.tolist() for column in rows.columns],
+        "y": rows.y.tolist(),
+        "weight": None if rows.weight is None else rows.weight.tolist(),
+    }
+
+
+def _rows_from_record(record: Mapping[str, Any]) -> Rows:
+    y = np.array(record["y"], dtype=np.float64)
+    columns = [np.array(column, dtype=np.float64) for column in record["columns"]]
+    weight = None if record["weight"] is None else np.array(record["weight"], dtype=np.float64)
+    if y.size >= _START_ROWS or any(column.shape != y.shape for column in columns):
+        raise ValueError("the rows kept don't fit")
+    return Rows(columns, y, None, weight)

@@ -1,0 +1,107 @@
+"""The answer of a fit, and what it is worth."""
+
+import warnings
+
+import numpy as np
+from scipy.optimize import OptimizeResult, OptimizeWarning
+
+from ._engine.covariance import covariance
+from ._engine.model import TracedModel
+from ._engine.state import FitState
+from .exceptions import ConvergenceWarning
+
+
+class CurveFitResult(OptimizeResult):
+    """The answer of a fit; a `scipy.optimize.OptimizeResult` that prints as a table.
+
+    Attributes
+    ----------
+    popt : ndarray of shape (n_params,)
+        The parameters, also under the name ``x``.
+    pcov : ndarray of shape (n_params, n_params)
+        Their covariance; infinite for parameters that the data do not determine.
+    perr : ndarray of shape (n_params,)
+        Their standard errors.
+    cost : float
+        Half the sum of squares, weighted and under the loss.
+    success : bool
+        Whether the fit converged.
+    status : int
+        1 to 5 where it converged (``gtol``, ``ftol``, ``xtol``, exact data, limit of float64),
+        0 where it reached ``max_iter``, -2 where no step lowered the cost.
+    message : str
+        The status in words.
+    n_iter : int
+        Steps that were tried.
+    n_passes : int
+        Passes over all rows.
+    n_rows : int
+        Rows fitted.
+    history : list of dict
+        One entry a pass: ``n_passes``, ``params``, ``cost``, ``accepted``, ``damping``,
+        ``step_length``, ``gain_ratio`` and ``radius``.
+    param_names : tuple of str
+        From the model's signature.
+    elapsed : float
+        Seconds, those before an interruption included.
+    """
+
+    def __str__(self) -> str:
+        rows = [("parameter", "value", "standard error", "relative error")]
+        for name, value, error in zip(self.param_names, self.popt, self.perr, strict=True):
+            relative = f"{100 * abs(error / value):.2g} %" if value and np.isfinite(error) else "-"
+            rows.append((name, f"{value:.10g}", f"{error:.3g}", relative))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in rows
+        ]
+        return "\n".join(
+            [
+                *lines,
+                "",
+                f"{'success' if self.success else 'FAILED'}: {self.message}",
+                f"cost {self.cost:.10g}; {self.n_rows:,} rows, {self.n_passes} passes, "
+                f"{self.elapsed:.2f} s",
+            ]
+        )
+
+    __repr__ = __str__
+
+
+def as_result(
+    state: FitState, model: TracedModel, n_rows: int, elapsed: float, *, absolute_sigma: bool
+) -> CurveFitResult:
+    """Return the result of a fit that stopped, and warn of what it is worth."""
+    assert state.equations is not None
+    if not state.status.is_converged:
+        warnings.warn(
+            f"The fit did not converge: {state.status.message} The result holds the best point "
+            "found.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    cov = covariance(state.equations, absolute_sigma=absolute_sigma)
+    if cov.undetermined.any():
+        names = ", ".join(np.array(model.param_names)[cov.undetermined])
+        warnings.warn(
+            f"The data do not determine {names}: the covariance is infinite there.",
+            OptimizeWarning,
+            stacklevel=4,
+        )
+    return CurveFitResult(
+        popt=state.params,
+        x=state.params,
+        pcov=cov.matrix,
+        perr=np.sqrt(np.diag(cov.matrix)),
+        cost=state.equations.cost,
+        success=state.status.is_converged,
+        status=int(state.status),
+        message=state.status.message,
+        n_iter=state.n_iter,
+        n_passes=state.n_passes,
+        n_rows=n_rows,
+        history=list(state.history),
+        param_names=model.param_names,
+        elapsed=elapsed,
+    )

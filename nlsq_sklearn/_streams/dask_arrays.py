@@ -1,0 +1,288 @@
+"""Dask arrays -> ordered chunks of rows. Imported when Dask collections are given.
+
+A chunk of the stream is a chunk of the arrays. Its task loads it and reduces it to its normal
+equations, so that nothing larger than those travels; they are summed in the order of the chunks,
+whoever computed them, and that makes the sum the same on every scheduler.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+
+from .._engine import kernel
+from .._engine.equations import Equations
+from .._engine.kernel import Objective
+from .arrays import ArrayStream, sample_rows
+from .rows import Rows
+
+# Chunks asked of the scheduler at once: many more than workers, so that few of them wait for the
+# last, and few enough that a checkpoint is not far.
+_CHUNKS_IN_FLIGHT = 64
+# A sample reads at most so many chunks; reading a row of each would compute all of the data.
+_SAMPLE_CHUNKS = 32
+_SAMPLE_POOL_ROWS = 131_072
+
+
+class DaskStream:
+    """Rows of Dask arrays, chunk by chunk, computed by the scheduler that is active.
+
+    Parameters
+    ----------
+    x, y, sigma, weight : Dask arrays, series or data frames, or arrays
+        As for `ArrayStream`; those that are no Dask collection are cut as ``y`` is.
+    is_table : bool
+        Whether ``x`` is laid out as scikit-learn does it, (n_rows, n_features).
+
+    Raises
+    ------
+    ValueError
+        If shapes don't fit, or the sizes of chunks are unknown.
+    """
+
+    def __init__(
+        self, x: Any, y: Any, sigma: Any = None, weight: Any = None, *, is_table: bool = False
+    ) -> None:
+        self._x = _as_table(x, is_table=is_table)
+        n_rows = self._x.shape[0]
+        self._x_name = "X" if is_table else "x"
+        chunks = (self._x.chunks[0],)
+        self._y = _as_column(y, "y", n_rows, chunks)
+        self._sigma = None if sigma is None else _as_column(sigma, "sigma", n_rows, chunks)
+        self._weight = (
+            None if weight is None else _as_column(weight, "sample_weight", n_rows, chunks)
+        )
+        if n_rows == 0:
+            raise ValueError("y is empty: there is nothing to fit.")
+        self.n_rows = int(n_rows)
+        self.n_features = 1 if self._x.ndim == 1 else int(self._x.shape[1])
+        self._sizes = [int(size) for size in self._x.chunks[0]]
+        self._firsts = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
+        self.n_chunks = len(self._sizes)
+        self._pool: ArrayStream | None = None
+        self._token: str | None = None
+
+    @property
+    def chunk_size(self) -> list[int]:
+        """Rows in each chunk."""
+        return self._sizes
+
+    def equations(
+        self, objective: Objective, points: np.ndarray, first: int
+    ) -> Iterator[tuple[Equations, ...]]:
+        """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
+
+        def equations_of(rows: ArrayStream) -> tuple[Equations, ...]:
+            return _sum_rows(objective, rows, points)
+
+        key = tokenize(self.token(), objective.model.fingerprint, objective[1:], points)
+        n_params = points.shape[1]
+        # A chunk without rows counts as one, so that chunks keep their numbers.
+        nothing = tuple(Equations.zero(n_params) for _ in points)
+        return self._map(equations_of, range(first, self.n_chunks), f"equations-{key}", nothing)
+
+    def sample(self, n_rows: int) -> ArrayStream:
+        """Return about ``n_rows`` rows of some chunks spread evenly over all, in memory."""
+        if self._pool is None:
+            self._pool = self._read_pool()
+        return self._pool.sample(n_rows) if n_rows < self._pool.n_rows else self._pool
+
+    def _read_pool(self) -> ArrayStream:
+        """Compute a sample of rows as large as any that is asked for."""
+        filled = np.flatnonzero(self._sizes)
+        chosen = filled[sample_rows(filled.size, min(filled.size, _SAMPLE_CHUNKS))]
+        share = min(1.0, _SAMPLE_POOL_ROWS / sum(self._sizes[i] for i in chosen))
+
+        def rows_of(rows: ArrayStream) -> Rows:
+            return rows.sample(max(1, int(share * rows.n_rows))).rows()
+
+        try:
+            parts = list(self._map(rows_of, chosen.tolist(), f"sample-{self.token()}", None))
+        except ValueError:
+            self._raise_first_invalid()
+            raise
+        columns = [np.concatenate(c) for c in zip(*(part.columns for part in parts), strict=True)]
+        y, sigma, weight = (
+            None if values[0] is None else np.concatenate(values)
+            for values in zip(*(part[1:] for part in parts), strict=True)
+        )
+        return ArrayStream(columns, y, sigma, weight)
+
+    def _raise_first_invalid(self) -> None:
+        """Look through all rows and raise for the first that can't be used."""
+
+        def error_of(rows: ArrayStream) -> ValueError | None:
+            # Returned, not raised: the scheduler would raise the one that it meets first.
+            try:
+                rows.check()
+            except ValueError as error:
+                return error
+            return None
+
+        for error in self.map_rows(error_of, "check"):
+            if error is not None:
+                raise error
+
+    def token(self) -> str:
+        """Return a key of the data: that of the graph which computes them."""
+        if self._token is None:
+            self._token = str(tokenize(self._x, self._y, self._sigma, self._weight))
+        return self._token
+
+    def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
+        """Return which row makes the model infinite or NaN at a point, in words."""
+
+        def explain(rows: ArrayStream) -> tuple[bool, str]:
+            is_finite = _sum_rows(objective, rows, point[np.newaxis])[0].is_finite
+            return is_finite, rows.explain_not_finite(objective, point)
+
+        key = tokenize(self.token(), objective.model.fingerprint, point)
+        words = ""
+        for is_finite, words in self._map(
+            explain, range(self.n_chunks), f"explain-{key}", (True, "")
+        ):
+            if not is_finite:
+                return str(words)
+        return words
+
+    def map_rows(self, function: Callable[[ArrayStream], Any], key: str) -> Iterator[Any]:
+        """Yield a function of the rows of each chunk that has any, in order."""
+        filled = np.flatnonzero(self._sizes).tolist()
+        return self._map(function, filled, f"{key}-{self.token()}", None)
+
+    def batches(self) -> Iterator[ArrayStream]:
+        """Yield the rows of each chunk in memory, one after the other."""
+        for index in np.flatnonzero(self._sizes).tolist():
+            [rows] = self._map(ArrayStream.rows, [index], f"rows-{self.token()}", None, at_once=1)
+            yield ArrayStream(
+                rows.columns, *rows[1:], x_name=self._x_name, first_row=int(self._firsts[index])
+            )
+
+    def _map(
+        self,
+        function: Callable[[ArrayStream], Any],
+        indices: Sequence[int],
+        key: str,
+        of_empty: Any,
+        *,
+        at_once: int = _CHUNKS_IN_FLIGHT,
+    ) -> Iterator[Any]:
+        results = self._blockwise(function, f"nlsq_sklearn-{key}")
+        for start in range(0, len(indices), at_once):
+            wanted = indices[start : start + at_once]
+            filled = [index for index in wanted if self._sizes[index]]
+            computed = iter(results.blocks[filled].compute() if filled else ())
+            yield from (next(computed) if self._sizes[i] else of_empty for i in wanted)
+
+    def _blockwise(self, function: Callable[[ArrayStream], Any], name: str) -> Any:
+        """Return the lazy array of one result a chunk: one task loads a chunk and reduces it."""
+        firsts = da.from_array(self._firsts, chunks=1)
+        arrays = [(firsts, "i"), (self._x, "ij"[: self._x.ndim]), (self._y, "i")]
+        arrays += [(a, "i") for a in (self._sigma, self._weight) if a is not None]
+        return da.blockwise(
+            _reduce_chunk,
+            "i",
+            *(item for pair in arrays for item in pair),
+            function=function,
+            x_name=self._x_name,
+            has_sigma=self._sigma is not None,
+            name=name,
+            concatenate=True,
+            align_arrays=False,
+            adjust_chunks={"i": lambda size: 1},
+            dtype=object,
+            meta=np.empty(0, dtype=object),
+        )
+
+
+def _reduce_chunk(
+    first: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    *others: np.ndarray,
+    function: Callable[[ArrayStream], Any],
+    x_name: str,
+    has_sigma: bool,
+) -> np.ndarray:
+    """Return the function of a chunk's rows, as an array of one object."""
+    sigma = others[0] if has_sigma else None
+    weight = others[-1] if len(others) > has_sigma else None
+    rows = ArrayStream(
+        x if x.ndim == 2 else x[:, np.newaxis],
+        y,
+        sigma,
+        weight,
+        is_table=True,
+        x_name=x_name,
+        first_row=int(first[0]),
+    )
+    result = np.empty(1, dtype=object)
+    result[0] = function(rows)
+    return result
+
+
+def _sum_rows(objective: Objective, rows: ArrayStream, points: np.ndarray) -> tuple[Equations, ...]:
+    """Return the equations of a chunk of the arrays, itself worked through in smaller ones."""
+    total = [Equations.zero(points.shape[1]) for _ in points]
+    for index in range(rows.n_chunks):
+        chunk = rows.chunk(index)
+        total = [
+            t + kernel.evaluate(objective, chunk, p) for t, p in zip(total, points, strict=True)
+        ]
+    return tuple(total)
+
+
+def map_table(function: Callable[[np.ndarray], np.ndarray], x: Any, *, name: str) -> Any:
+    """Return the lazy array of a function of the rows of ``x``, (n_rows, n_features)."""
+    return _as_table(x, is_table=True).map_blocks(
+        function, dtype=np.float64, drop_axis=1, name=name, meta=np.empty(0, dtype=np.float64)
+    )
+
+
+def _as_array(values: Any, name: str) -> Any:
+    """Return a Dask array of real numbers with chunks of known size."""
+    if hasattr(values, "to_dask_array"):
+        values = values.to_dask_array(lengths=True)
+    array = values if isinstance(values, da.Array) else da.from_array(np.asarray(values))
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} must hold real numbers, got an array of {array.dtype}. "
+            "Convert it first, for instance by .astype(float)."
+        )
+    if any(np.isnan(size) for size in array.shape):
+        raise ValueError(
+            f"The chunks of {name} have unknown sizes. Call {name}.compute_chunk_sizes() before, "
+            "or make the array by to_dask_array(lengths=True)."
+        )
+    return array
+
+
+def _as_table(x: Any, *, is_table: bool) -> Any:
+    """Return the predictors as (n_rows,) or (n_rows, n_features) with whole rows in each chunk."""
+    if isinstance(x, (list, tuple)):
+        columns = [_as_array(column, f"x[{i}]") for i, column in enumerate(x)]
+        array = da.stack([c.rechunk((columns[0].chunks[0],)) for c in columns], axis=1)
+    else:
+        array = _as_array(x, "X" if is_table else "x")
+        if array.ndim == 2 and not is_table:
+            array = array.T
+    if array.ndim not in (1, 2):
+        raise ValueError(f"x must have one or two dimensions, got the shape {array.shape}.")
+    return array.rechunk({1: -1}) if array.ndim == 2 else array
+
+
+def _as_column(values: Any, name: str, n_rows: int, chunks: Any) -> Any:
+    """Return one number for each row, cut into the same chunks as the predictors."""
+    if np.ndim(values) == 0 and not hasattr(values, "dask"):
+        return da.full(n_rows, float(values), chunks=chunks)
+    array = _as_array(values, name)
+    if array.ndim == 2 and array.shape[1] == 1 and hasattr(values, "to_dask_array"):
+        array = array[:, 0]  # a data frame with one column
+    if array.shape != (n_rows,):
+        raise ValueError(
+            f"{name} has the shape {array.shape}, expected ({n_rows},): one number for each row "
+            "of the predictors."
+        )
+    return array if array.chunks == chunks else array.rechunk(chunks)

@@ -1,0 +1,142 @@
+"""Rows as float64 columns: checked, padded for the kernel. What all streams have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .._engine.equations import Equations
+from .._engine.kernel import Chunk, Objective
+
+if TYPE_CHECKING:
+    from .arrays import ArrayStream
+
+
+class Stream(Protocol):
+    """Rows in ordered chunks, wherever they lie.
+
+    Attributes
+    ----------
+    n_rows, n_features, n_chunks : int
+    chunk_size : list of int or int
+        How the rows are cut; part of what a checkpoint is tied to.
+    """
+
+    n_rows: int
+    n_features: int
+    n_chunks: int
+
+    @property
+    def chunk_size(self) -> int | list[int]:
+        """Rows in each chunk: one number, or the list of them where they differ."""
+
+    def equations(
+        self, objective: Objective, points: np.ndarray, first: int
+    ) -> Iterator[tuple[Equations, ...]]:
+        """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
+
+    def sample(self, n_rows: int) -> "ArrayStream":
+        """Return about ``n_rows`` rows spread evenly over all, in memory."""
+
+    def batches(self) -> Iterator["ArrayStream"]:
+        """Yield the rows in memory, in the parts in which they come."""
+
+    def map_rows(self, function: "Callable[[ArrayStream], Any]", key: str) -> Iterator[Any]:
+        """Yield a function of all rows, in one or several parts, in order."""
+
+    def token(self) -> str:
+        """Return a key of the data, which other data don't have."""
+
+    def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
+        """Return which row makes the model infinite or NaN at a point, in words."""
+
+
+def is_dask(value: Any) -> bool:
+    """Return whether a value, or one of a sequence of columns, is a Dask collection."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_dask, value))
+    return hasattr(value, "__dask_graph__")
+
+
+class Rows(NamedTuple):
+    """Some rows.
+
+    Attributes
+    ----------
+    columns : sequence of ndarray of shape (n_rows,)
+        The predictors.
+    y : ndarray of shape (n_rows,)
+    sigma, weight : ndarray of shape (n_rows,) or None
+    """
+
+    columns: Sequence[np.ndarray]
+    y: np.ndarray
+    sigma: np.ndarray | None
+    weight: np.ndarray | None
+
+    def check(self, first: int, x_name: str) -> None:
+        """Raise for the first value that can't be used; ``first`` is the number of the first row.
+
+        Raises
+        ------
+        ValueError
+            If a value is not finite, a sigma not positive or a weight negative.
+        """
+        for i, column in enumerate(self.columns):
+            _check_finite(x_name if len(self.columns) == 1 else f"{x_name}[{i}]", column, first)
+        _check_finite("y", self.y, first)
+        if self.sigma is not None:
+            _check_finite("sigma", self.sigma, first)
+            _check_range("sigma must be positive: sigma", self.sigma, self.sigma <= 0, first)
+        if self.weight is not None:
+            _check_finite("sample_weight", self.weight, first)
+            _check_range(
+                "sample_weight must not be negative: it", self.weight, self.weight < 0, first
+            )
+
+    def padded(self, n_rows: int) -> Chunk:
+        """Return a chunk of ``n_rows``, with copies of the last row behind the real ones."""
+
+        def pad(values: np.ndarray) -> np.ndarray:
+            if values.size == n_rows:
+                return values
+            # A real row, not zeros: the model may be undefined at 0.
+            padded = np.empty(n_rows)
+            padded[: values.size] = values
+            padded[values.size :] = values[-1]
+            return padded
+
+        x = (
+            pad(self.columns[0])
+            if len(self.columns) == 1
+            else np.stack(list(map(pad, self.columns)))
+        )
+        return Chunk(
+            x,
+            pad(self.y),
+            None if self.sigma is None else pad(self.sigma),
+            None if self.weight is None else pad(self.weight),
+            self.y.size,
+        )
+
+
+def _check_finite(name: str, values: np.ndarray, first: int) -> None:
+    # The sum is finite in nearly all cases and much faster than a look at each value.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum()):
+            return
+    invalid = ~np.isfinite(values)
+    if invalid.any():
+        row = int(np.argmax(invalid))
+        raise ValueError(
+            f"{name} must be finite: {name} is {values[row]} in row {first + row}. "
+            "Leave out or mend rows with NaN or infinity."
+        )
+
+
+def _check_range(what: str, values: np.ndarray, is_wrong: np.ndarray, first: int) -> None:
+    if is_wrong.any():
+        row = int(np.argmax(is_wrong))
+        raise ValueError(
+            f"{what} is {values[row]:g} in row {first + row}. Leave out rows that shall not count."
+        )
