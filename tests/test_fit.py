@@ -16,7 +16,7 @@ from nlsq_sklearn._engine.state import FitState, Status
 from nlsq_sklearn._engine.subproblem import Bounds
 from nlsq_sklearn._engine.trust_region import Tolerances
 from nlsq_sklearn._fit import Problem, run
-from nlsq_sklearn._streams import ArrayStream
+from nlsq_sklearn._streams import ArrayStream, arrays
 
 from .engine import DECAY, objective, open_bounds
 
@@ -139,7 +139,7 @@ def test_the_number_of_threads_does_not_change_a_bit(monkeypatch, n_rows):
     x, y = _decay_data(n_rows)
     bits = set()
     for n_threads in (1, 2, 4):
-        monkeypatch.setattr(_fit, "n_threads", lambda n=n_threads: n)
+        monkeypatch.setattr(arrays, "n_threads", lambda n=n_threads: n)
         stream = ArrayStream(x, y, 0.5, chunk_size=n_rows // 7)
         bits.add(_bits(run(_problem(DECAY.model, _FAR, loss="soft_l1"), stream)))
     assert len(bits) == 1

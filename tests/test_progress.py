@@ -15,7 +15,7 @@ import pytest
 
 import nlsq_sklearn._fit as _fit_module
 from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
-from nlsq_sklearn._streams import ArrayStream
+from nlsq_sklearn._streams import ArrayStream, arrays
 
 N_CHUNKS = 10
 X = np.linspace(0, 4, 5000)
@@ -95,7 +95,7 @@ def _read_slowly(monkeypatch, seconds, fail_at=None):
         return read(self, index)
 
     monkeypatch.setattr(ArrayStream, "chunk", chunk)
-    monkeypatch.setattr(_fit_module, "n_threads", lambda: 1)
+    monkeypatch.setattr(arrays, "n_threads", lambda: 1)
 
 
 def _frames(written):

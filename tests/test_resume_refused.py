@@ -238,12 +238,12 @@ def test_on_resume_is_called_with_the_path(saved):
     told = []
     checkpoint = JSONCheckpoint(saved, on_resume=told.append)
     record = checkpoint.load()
-    state, elapsed = restore(checkpoint, record["identity"], 3, 4)
+    state, elapsed = restore(checkpoint, record["identity"], 4)
     assert told == [str(saved / LATEST)]
     assert elapsed == record["elapsed_seconds"]
     assert [state.next_chunk, 4] == record["chunk"]
     with pytest.raises(IncompatibleCheckpointError):
-        restore(checkpoint, {**record["identity"], "data": None}, 3, 4)
+        restore(checkpoint, {**record["identity"], "data": None}, 4)
     assert len(told) == 1, "a fit that is refused does not go on"
 
 
@@ -288,7 +288,7 @@ def test_a_forged_value_anywhere_is_refused_or_taken_for_what_it_is(directory, f
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CheckpointWarning)  # of other versions
-                state, _ = restore(Forged(directory), identity, 3, 4)
+                state, _ = restore(Forged(directory), identity, 4)
         except CheckpointError:
             n_refused += 1
         else:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlsq_sklearn._engine.kernel import padded_rows
-from nlsq_sklearn._streams import ArrayStream, map_chunks
+from nlsq_sklearn._streams import ArrayStream
+from nlsq_sklearn._streams.arrays import map_chunks
 
 _N = 1000
 _ROWS = np.arange(_N)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from nlsq_sklearn._engine import kernel
+from nlsq_sklearn._engine import kernel, prediction
 from nlsq_sklearn._engine.loss import LOSS_NAMES, ROBUST_LOSSES
 
 from . import DECAY, assert_equal_up_to_rounding, equations_of, objective, padded_chunk
@@ -250,7 +250,7 @@ def test_one_of_many_points_gives_the_bits_that_it_gives_alone():
 
 def test_predictions_are_the_values_of_the_model_in_the_rows_that_are_not_padding():
     x, y = _decay_data(1000)
-    predicted = kernel.predict(objective(DECAY.model).model, padded_chunk(x, y), _PARAMS)
+    predicted = prediction.predict(objective(DECAY.model).model, padded_chunk(x, y), _PARAMS)
     assert predicted.shape == (1000,)
     np.testing.assert_allclose(predicted, DECAY.values(x, *_PARAMS), rtol=1e-14)
 
@@ -353,12 +353,12 @@ def test_importing_and_calling_leaves_the_precision_of_jax_at_its_default():
     code = (
         "import jax, jax.numpy as jnp, numpy as np\n"
         "from tests.engine import objective, padded_chunk\n"
-        "from nlsq_sklearn._engine import kernel\n"
+        "from nlsq_sklearn._engine import kernel, prediction\n"
         "assert jax.config.jax_enable_x64 is False\n"
         "x = np.ones(3)\n"
         "goal, chunk = objective(lambda x, a: a * x), padded_chunk(x, x)\n"
         "kernel.evaluate(goal, chunk.to_device(), np.ones(1))\n"
-        "kernel.predict(goal.model, chunk, np.ones(1))\n"
+        "prediction.predict(goal.model, chunk, np.ones(1))\n"
         "assert jax.config.jax_enable_x64 is False\n"
         "assert jnp.ones(1).dtype == np.float32\n"
     )
