@@ -113,7 +113,7 @@ def load_batches(
         equations = equations_from_record(record["equations"], params.size)
         n_batches, n_samples = int(record["iteration"]), int(record["n_samples"])
         kept = None if record["kept"] is None else _rows_from_record(record["kept"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptCheckpointError(
             f"{path} is not the checkpoint of a partial_fit: {error!r}. Give the directory that "
             "partial_fit saved to."

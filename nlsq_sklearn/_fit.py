@@ -39,6 +39,8 @@ class Problem(NamedTuple):
         The user's start first.
     is_warm : bool
         Whether the start comes from an earlier fit, and needs no warm-up.
+    seed : int or None
+        What the other starts were drawn with.
     """
 
     objective: Objective
@@ -46,6 +48,7 @@ class Problem(NamedTuple):
     tolerances: Tolerances
     starts: np.ndarray
     is_warm: bool = False
+    seed: int | None = None
 
 
 class Observer(Protocol):

@@ -100,11 +100,11 @@ def draw_starts(
     bounds: Bounds,
     n_starts: int,
     param_names: tuple[str, ...],
-    rng: np.random.RandomState | None = None,
+    seed: int | None = None,
 ) -> np.ndarray:
     """Return the start and ``n_starts - 1`` points spread evenly in the bounds, by Halton's rule.
 
-    With a random number generator the sequence is scrambled by it.
+    With a seed the sequence is scrambled by it.
 
     Raises
     ------
@@ -127,8 +127,7 @@ def draw_starts(
         )
     from scipy.stats import qmc
 
-    seed = None if rng is None else int(rng.randint(2**31))
-    sequence = qmc.Halton(start.size, scramble=rng is not None, rng=seed)
+    sequence = qmc.Halton(start.size, scramble=seed is not None, rng=seed)
     sequence.fast_forward(1)  # the first point is the corner of the lower bounds
     drawn = qmc.scale(sequence.random(n_starts - 1), bounds.lower, bounds.upper)
     return np.vstack([start, np.clip(drawn, bounds.lower, bounds.upper)])

@@ -23,7 +23,7 @@ class ProgressBar:
         self._shown_passes = 0
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             self._start()
         return self
 
@@ -58,15 +58,16 @@ class ProgressBar:
         if self._bar is None or now - self._shown_at < 0.1:
             return
         self._shown_at = now
+        rows = min(state.next_chunk * self._n_rows // self._n_chunks, self._n_rows)
+        name = f"pass {state.n_passes + 1}"
         if state.n_passes != self._shown_passes:
             self._shown_passes = state.n_passes
-            self._bar.reset(self._task)
-        rows = min(state.next_chunk * self._n_rows // self._n_chunks, self._n_rows)
+            self._bar.reset(self._task, completed=rows, description=name)
         speed = self._bar.tasks[0].speed
         self._bar.update(
             self._task,
             completed=rows,
-            description=f"pass {state.n_passes + 1}",
+            description=name,
             rate=f"{speed / 1e6:.1f} M rows/s" if speed else "",
         )
 

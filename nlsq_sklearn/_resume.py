@@ -1,6 +1,5 @@
 """A fit and its checkpoints: when to save, what a checkpoint is tied to, how to go on from it."""
 
-import hashlib
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ._engine.record import from_record, to_record
+from ._engine.record import check_consistency, from_record, to_record
 from ._engine.state import FitState, Status
 from ._fit import Observer, Problem, run
 from ._problem import check_rows_are_independent
@@ -170,7 +169,8 @@ def run_resumable(
         return state, elapsed
     with keeper:
         keeper.begin(state or FitState.start(problem.starts))
-        state = run(problem, stream, [*observers, keeper], state)
+        # The keeper first: what another observer's error interrupts is not lost.
+        state = run(problem, stream, [keeper, *observers], state)
         keeper.finish(state)
     return state, elapsed
 
@@ -188,6 +188,11 @@ def _restore_if_needed(
         if resume is Resume.MUST:
             raise
         warnings.warn(f"{error} The fit starts afresh.", CheckpointWarning, stacklevel=4)
+    except NotADirectoryError as error:
+        raise CheckpointDirectoryError(
+            f"The checkpoint directory {checkpoint.directory} is not a directory: {error}. Give "
+            "another one."
+        ) from error
     return None, 0.0
 
 
@@ -213,7 +218,7 @@ def identify_model(problem: Problem) -> dict[str, Any]:
         "settings": {
             "p0": problem.starts[0].tolist(),
             "n_starts": len(problem.starts),
-            "drawn starts": hashlib.sha256(problem.starts.tobytes()).hexdigest()[:16],
+            "seed": problem.seed,
             "is_warm": problem.is_warm,
             "lower bounds": [v if np.isfinite(v) else None for v in problem.bounds.lower.tolist()],
             "upper bounds": [v if np.isfinite(v) else None for v in problem.bounds.upper.tolist()],
@@ -246,10 +251,11 @@ def restore(
         require_compatible(saved_identity, identity, path)
         saved = {**record["state"], "params": record["params"]}
         state = from_record(saved, identity["number of parameters"], n_chunks)
+        check_consistency(state)
         elapsed = float(record["elapsed_seconds"])
     except IncompatibleCheckpointError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptCheckpointError(
             f"{path} is not the checkpoint of a fit: {error}. Remove the directory and start the "
             "fit without resume."

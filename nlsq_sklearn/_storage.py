@@ -1,9 +1,11 @@
 """The one door to the files of a checkpoint directory. What lies behind it can be exchanged."""
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,9 +46,16 @@ class LocalDirectory:
         ValueError
             If it has more than ``max_bytes``.
         """
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)
-        with os.fdopen(os.open(self.path / name, flags), "rb") as file:
-            content = file.read(max_bytes + 1)
+        # Without O_NONBLOCK, opening a named pipe would wait for somebody to write into it.
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(self.path / name, flags)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file", str(self.path / name))
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(max_bytes + 1)
+        finally:
+            os.close(descriptor)
         if len(content) > max_bytes:
             raise ValueError(f"it has more than {max_bytes} bytes")
         return content
@@ -101,27 +110,36 @@ class LocalDirectory:
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            # Some file systems can't flush a directory; the file itself is safe.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(descriptor)
 
     def _sweep(self) -> None:
         """Remove temporary files whose writer is dead; those of living writers stay."""
-        ours = f"{_TEMPORARY_PREFIX}{socket.gethostname()}-"
         for name in self.names():
             if not name.startswith(_TEMPORARY_PREFIX):
                 continue
-            with contextlib.suppress(FileNotFoundError):
+            # One that can't be removed is in nobody's way.
+            with contextlib.suppress(OSError):
                 age = time.time() - (self.path / name).stat().st_mtime
-                pid = name.removeprefix(ours).partition("-")[0] if name.startswith(ours) else ""
-                is_dead = pid.isdigit() and not _is_alive(int(pid))
-                if is_dead or age > _STALE_SECONDS:
+                if _is_left_behind(name) or age > _STALE_SECONDS:
                     self.remove(name)
+
+
+def _is_left_behind(name: str) -> bool:
+    """Return whether a temporary file is of a process of this machine that is dead."""
+    host, _, rest = name.removeprefix(_TEMPORARY_PREFIX).rpartition("-")[0].rpartition("-")
+    is_pid = rest.isascii() and rest.isdecimal()
+    return host == socket.gethostname() and is_pid and not _is_alive(int(rest))
 
 
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

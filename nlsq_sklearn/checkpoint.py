@@ -1,5 +1,6 @@
 """Checkpoints: one JSON file a snapshot, written whole or not at all."""
 
+import calendar
 import gzip
 import hashlib
 import json
@@ -11,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,11 +88,13 @@ class JSONCheckpoint:
     def __post_init__(self) -> None:
         if not isinstance(self.directory, (str, os.PathLike)):
             raise TypeError(f"The checkpoint directory must be a path, got {self.directory!r}.")
+        if not os.fspath(self.directory):
+            raise ValueError("The checkpoint directory must not be empty: write '.' for this one.")
         if isinstance(self.interval, bool) or not isinstance(self.interval, Real):
             raise TypeError(f"interval must be a number of seconds, got {self.interval!r}.")
         if not self.interval >= 0:
             raise ValueError(f"interval must be 0 or more seconds, got {self.interval!r}.")
-        if isinstance(self.max_checkpoints, bool) or not isinstance(self.max_checkpoints, int):
+        if isinstance(self.max_checkpoints, bool) or not isinstance(self.max_checkpoints, Integral):
             raise TypeError(
                 f"max_checkpoints must be a number of files, got {self.max_checkpoints!r}."
             )
@@ -139,8 +142,8 @@ class JSONCheckpoint:
         files = self._files
         self.prepare()
         name = self._write_dated(files, content)
+        self.prune()  # before the next write, so that files don't pile up where it fails
         files.write(LATEST, content)
-        self.prune()
         path = str(files.path / name)
         _logger.info("checkpoint saved: %s (iteration %s)", path, record.get("iteration"))
         if self.on_save is not None:
@@ -201,6 +204,10 @@ class JSONCheckpoint:
                     stacklevel=4,
                 )
             return path, record
+        if not failures:
+            raise CheckpointNotFoundError(
+                f"Checkpoint not found in {files.path}: another writer has just removed it."
+            )
         raise CorruptCheckpointError(
             "No checkpoint can be read: "
             + "; ".join(failures)
@@ -217,8 +224,9 @@ class JSONCheckpoint:
             except (OSError, ValueError, RecursionError) as error:
                 _logger.info("not a whole checkpoint: %s (%s)", files.path / name, error)
                 continue
-            path = str(files.path / name)
-            found.append(CheckpointInfo(path, record["iteration"], record["params"]))
+            if {"iteration", "params"} <= record.keys():
+                path = str(files.path / name)
+                found.append(CheckpointInfo(path, record["iteration"], record["params"]))
         return found
 
     def prune(self) -> None:
@@ -252,8 +260,15 @@ def _next_name(names: "list[str]", now: time.struct_time, *, compression: bool) 
         newest = max((match[1], int(match[2] or 0)) for match in matches)
         if newest >= (stamp, counter):
             stamp, counter = newest[0], newest[1] + 1
+    if counter > 999_999:  # one digit more would sort before the others
+        stamp, counter = _next_second(stamp), 0
     suffix = f"_{counter:06d}" if counter else ""
     return f"checkpoint_{stamp}{suffix}.json{'.gz' if compression else ''}"
+
+
+def _next_second(stamp: str) -> str:
+    layout = "%Y%m%d_%H%M%S"
+    return time.strftime(layout, time.gmtime(calendar.timegm(time.strptime(stamp, layout)) + 1))
 
 
 def _digest(record: Mapping[str, Any]) -> str:
@@ -262,8 +277,24 @@ def _digest(record: Mapping[str, Any]) -> str:
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:
+    reserved = {"schema", "digest"} & record.keys()
+    if reserved:
+        raise ValueError(f"The key {sorted(reserved)[0]!r} of a record is the checkpoint's own.")
+    _check_keys(record)
     whole = {**record, "schema": SCHEMA}
     return json.dumps({**whole, "digest": _digest(whole)}, allow_nan=False).encode()
+
+
+def _check_keys(value: Any) -> None:
+    """Raise for a key that JSON would turn into a string."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"The keys of a record must be strings, got {key!r}.")
+            _check_keys(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_keys(inner)
 
 
 def _decode(content: bytes, name: str) -> dict[str, Any]:
@@ -282,7 +313,7 @@ def _decode(content: bytes, name: str) -> dict[str, Any]:
     digest = record.pop("digest", None)
     if digest != _digest(record):
         raise ValueError("its digest does not match its content")
-    schema = record.pop("schema")
+    schema = record.pop("schema", None)
     if schema != SCHEMA:
         raise ValueError(f"it has the schema {schema!r}, this version reads {SCHEMA}")
     return record

@@ -421,14 +421,17 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         names = model.param_names
         limits = as_bounds((-np.inf, np.inf) if self.bounds is None else self.bounds, len(names))
         start = as_start(self.p0 if warm is None else warm, limits, names)
-        rng = None if self.random_state is None else check_random_state(self.random_state)
-        starts = draw_starts(start, limits, self.n_starts if warm is None else 1, names, rng)
+        seed = None
+        if self.random_state is not None:
+            seed = int(check_random_state(self.random_state).randint(2**31))
+        starts = draw_starts(start, limits, self.n_starts if warm is None else 1, names, seed)
         return Problem(
             as_objective(model, self.loss, self.f_scale),
             limits,
             as_tolerances(self.ftol, self.xtol, self.gtol, self.max_iter),
             starts,
             is_warm=warm is not None,
+            seed=seed,
         )
 
     def _store(self, state: FitState, model: TracedModel, n_rows: int, elapsed: float) -> None:

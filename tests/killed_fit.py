@@ -51,22 +51,24 @@ def fit(directory):
 
 
 def save(directory, iteration, n_calls):
-    """Save a checkpoint, and die before the system call of this number that changes a file."""
+    """Save a checkpoint, and die before the call of this number that may touch a file.
+
+    These are all calls of functions and methods written in C, less those that only compute.
+    """
     calls = iter(range(1, n_calls))
 
-    def count(event, arguments=()):
-        if event in {"open", "os.link", "os.rename", "os.remove", "os.mkdir", "fsync"}:
-            path = arguments[0] if arguments else directory
-            is_ours = not isinstance(path, int) and str(path).startswith(directory)
-            if is_ours and next(calls, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def count(frame, event, function):
+        if event != "c_call":
+            return
+        home = getattr(function, "__module__", None) or type(function.__self__).__module__
+        if home in {"posix", "io", "_io"} and next(calls, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    fsync = os.fsync
-    os.fsync = lambda descriptor: (count("fsync"), fsync(descriptor))
     checkpoint = JSONCheckpoint(directory, max_checkpoints=2, compression=True)
-    sys.addaudithook(count)
+    sys.setprofile(count)
     checkpoint.save({"iteration": iteration, "params": [iteration / 3] * 2000})
-    return "saved"
+    sys.setprofile(None)
+    return n_calls
 
 
 def _fork(task):

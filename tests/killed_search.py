@@ -1,7 +1,6 @@
 """The search that is killed: 2 models x 2 losses x 5 folds over a Dask array."""
 
 import json
-import os
 import pickle
 import sys
 from pathlib import Path
@@ -78,7 +77,7 @@ def main(directory):
         "popt": search.best_estimator_[-1].popt_.tolist(),
     }
     (directory / "temporary").write_bytes(pickle.dumps(result))
-    os.replace(directory / "temporary", directory / "result.pickle")
+    (directory / "temporary").replace(directory / "result.pickle")
 
 
 if __name__ == "__main__":

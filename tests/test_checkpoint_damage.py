@@ -154,16 +154,16 @@ def test_random_damage_gives_the_right_record_or_an_older_one_and_never_another(
 HOSTILE = {
     "deep nesting": lambda: b"[" * 1_000_000,
     "deep nesting, closed": lambda: b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "NaN": lambda: b'{"params": [NaN]}',
-    "Infinity": lambda: b'{"params": [-Infinity]}',
-    "a number too large": lambda: b'{"params": [1e999]}',
-    "a key twice": lambda: b'{"iteration": 1, "iteration": 2}',
+    "NaN": lambda: _signed({**_record(1), "schema": 1, "radius": float("nan")}),
+    "Infinity": lambda: _signed({**_record(1), "schema": 1, "radius": float("-inf")}),
+    "a number too large": lambda: HOSTILE["Infinity"]().replace(b"Infinity", b"1e999"),
+    "a key twice": lambda: b'{"iteration": 9, ' + _signed({**_record(1), "schema": 1})[1:],
     "a huge integer": lambda: b'{"iteration": ' + b"9" * 100_000 + b"}",
     "no object": lambda: b"[1, 2]",
     "another encoding": lambda: '{"iteration": "ä"}'.encode("latin-1"),
     "no digest": lambda: b'{"iteration": 1, "params": [1.0], "schema": 1}',
-    "no schema": lambda: _signed({"iteration": 1, "params": [1.0]}),
-    "a schema of the future": lambda: _signed({"iteration": 1, "params": [1.0], "schema": 99}),
+    "no schema": lambda: _signed(_record(1)),
+    "a schema of the future": lambda: _signed({**_record(1), "schema": 99}),
     "a digest of the wrong type": lambda: b'{"iteration": 1, "digest": [1]}',
     "a surrogate": lambda: b'{"iteration": "\\ud800", "digest": "\\udfff"}',
 }
@@ -177,6 +177,12 @@ def test_a_hostile_file_is_refused(checkpoint, make, name):
     with pytest.raises(CorruptCheckpointError):
         checkpoint.load()
     assert checkpoint.list() == []
+
+
+def test_a_file_that_is_signed_as_the_hostile_ones_are_is_taken(checkpoint):
+    """So that they are refused for what is wrong with them, not for their signature."""
+    _put(checkpoint, LATEST, _signed({**_record(1), "schema": 1}))
+    assert checkpoint.load() == _record(1)
 
 
 def test_a_record_without_iteration_and_params_is_not_listed(checkpoint):
@@ -220,3 +226,14 @@ def test_a_directory_or_a_link_in_the_place_of_a_file_is_passed_over(checkpoint,
     path.unlink()
     with pytest.raises(CorruptCheckpointError):
         checkpoint.load()
+
+
+def test_a_dated_file_that_cannot_be_removed_does_not_stand_in_the_way_of_saving(tmp_path):
+    """For instance one of another user in a shared directory; here a directory of that name."""
+    checkpoint = JSONCheckpoint(tmp_path, max_checkpoints=2)
+    (tmp_path / DATED).mkdir()
+    for iteration in range(4):
+        checkpoint.save(_record(iteration))
+    assert checkpoint.load() == _record(3)
+    assert [info.iteration for info in checkpoint.list()][-1] == 3
+    assert len(checkpoint.list()) <= 2

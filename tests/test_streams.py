@@ -1,6 +1,7 @@
 """Chunks and samples: every row once and in order, whatever kind of array it comes from."""
 
 import itertools
+import re
 import threading
 import time
 import tracemalloc
@@ -28,10 +29,11 @@ def _rows(stream, part="y"):
 @given(st.integers(1, 300), st.integers(1, 400))
 def test_chunks_hold_every_row_once_and_in_order(n_rows, chunk_size):
     rows = np.arange(float(n_rows))
-    stream = ArrayStream(rows, 2 * rows, 3 * rows + 1, chunk_size=chunk_size)
-    assert _rows(stream, "x").tolist() == rows.tolist()
-    assert _rows(stream, "y").tolist() == (2 * rows).tolist()
-    assert _rows(stream, "sigma").tolist() == (3 * rows + 1).tolist()
+    stream = ArrayStream(rows, 2 * rows, 3 * rows + 1, 4 * rows, chunk_size=chunk_size)
+    assert (_rows(stream, "x") == rows).all()
+    assert (_rows(stream, "y") == 2 * rows).all()
+    assert (_rows(stream, "sigma") == 3 * rows + 1).all()
+    assert (_rows(stream, "weight") == 4 * rows).all()
     places = [stream.rows_of(index) for index in range(stream.n_chunks)]
     assert places[0][0] == 0
     assert places[-1][1] == n_rows
@@ -101,8 +103,7 @@ def test_several_predictors_come_as_rows_of_a_matrix_or_as_columns(x):
 
 def test_columns_may_be_of_different_kinds():
     stream = ArrayStream((_ROWS, _MATRIX[0].astype(np.float32)), np.zeros(_N), chunk_size=77)
-    assert (_rows(stream, "x")[0] == _ROWS).all()
-    assert (_rows(stream, "x")[1] == _MATRIX[0].astype(np.float32)).all()
+    assert (_rows(stream, "x") == [_ROWS, _MATRIX[0].astype(np.float32)]).all()
 
 
 def test_one_predictor_has_one_dimension():
@@ -111,8 +112,7 @@ def test_one_predictor_has_one_dimension():
 
 
 def test_a_number_as_sigma_is_that_of_each_row():
-    sigma = _rows(ArrayStream(_ROWS, _ROWS, 0.5, chunk_size=77), "sigma")
-    assert sigma.tolist() == [0.5] * _N
+    assert (_rows(ArrayStream(_ROWS, _ROWS, 0.5, chunk_size=77), "sigma") == 0.5).all()
 
 
 def _npy(folder, array=_MATRIX[0], mode="r"):
@@ -201,29 +201,35 @@ def test_every_kind_of_memory_map_gives_the_rows_that_numpy_sees_in_it(kind, tmp
 
 def test_a_matrix_in_a_memory_map_gives_its_predictors(tmp_path):
     for matrix in (_MATRIX, np.asfortranarray(_MATRIX)):
-        stream = ArrayStream(_npy(tmp_path, matrix), np.zeros(_N), chunk_size=77)
+        stream = ArrayStream(_npy(tmp_path, matrix), _ROWS, chunk_size=77)
         assert (_rows(stream, "x") == _MATRIX).all()
+        table = ArrayStream(_npy(tmp_path, matrix).T, _ROWS, chunk_size=77, is_table=True)
+        assert (_rows(table, "x") == _MATRIX).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("part", "name"), [(0, r"x\[0\]"), (1, r"x\[1\]"), (2, "y"), (3, "sigma")])
+@pytest.mark.parametrize("name", ["x[0]", "x[1]", "y", "sigma", "sample_weight"])
 @pytest.mark.parametrize("row", [0, 76, 77, 500, _N - 1])
-def test_the_first_value_that_is_not_finite_is_named_with_its_row(row, part, name, value):
-    arrays = np.ones((4, _N))
-    arrays[part, row] = value
-    arrays[part, row + 1 :: 100] = np.nan
-    stream = ArrayStream(arrays[:2], arrays[2], arrays[3], chunk_size=77)
-    with pytest.raises(ValueError, match=rf"{name} must be finite.* {value} in row {row}\."):
+def test_the_first_value_that_is_not_finite_is_named_with_its_row(row, name, value):
+    arrays = {key: np.ones(_N) for key in ("x[0]", "x[1]", "y", "sigma", "sample_weight")}
+    arrays[name][row], arrays[name][row + 1 :: 100] = value, np.nan
+    first, second, *others = arrays.values()
+    stream = ArrayStream((first, second), *others, chunk_size=77)
+    message = rf"{re.escape(name)} must be finite.* {value} in row {row}\."
+    with pytest.raises(ValueError, match=message):
         _rows(stream)
 
 
-@pytest.mark.parametrize("value", [0.0, -0.0, -1.0])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sigma", 0.0), ("sigma", -0.0), ("sigma", -1.0), ("sample_weight", -1.0)],
+)
 @pytest.mark.parametrize("row", [0, 77, _N - 1])
-def test_the_first_sigma_that_is_not_positive_is_named_with_its_row(row, value):
-    sigma = np.ones(_N)
-    sigma[row], sigma[row + 1 :: 100] = value, -1
-    with pytest.raises(ValueError, match=rf"sigma must be positive.* in row {row}\."):
-        _rows(ArrayStream(_ROWS, _ROWS, sigma, chunk_size=77))
+def test_the_first_sigma_or_weight_out_of_its_range_is_named_with_its_row(row, name, value):
+    arrays = {"sigma": np.ones(_N), "sample_weight": np.ones(_N)}
+    arrays[name][row], arrays[name][row + 1 :: 100] = value, -1
+    with pytest.raises(ValueError, match=rf"{name} must.* in row {row}\."):
+        _rows(ArrayStream(_ROWS, _ROWS, *arrays.values(), chunk_size=77))
 
 
 def test_the_first_bad_row_is_named_whichever_array_it_is_in():
@@ -288,6 +294,7 @@ def test_a_sample_has_no_row_twice_and_reaches_all_parts(n_rows):
     np.testing.assert_allclose(shares, 1 / 64, rtol=0.15)
 
 
+# 131,072 rows are also the largest sample of a million, from which the first one is taken.
 @pytest.mark.parametrize("n_rows", [100_000, 131_072, 1_000_000])
 @pytest.mark.parametrize("period", [2, 3, 8, 10, 16, 60, 64])
 def test_a_sample_meets_a_periodic_x_in_all_of_its_phases(period, n_rows):
@@ -303,8 +310,8 @@ def test_a_sample_is_the_same_each_time_and_keeps_rows_together():
     first, second = stream.sample(200), stream.sample(200)
     assert (_rows(first) == _rows(second)).all()
     whole = {tuple(row) for row in np.vstack([x, y, np.abs(y) + 1]).T}
-    parts = [_rows(first, "x"), _rows(first)[np.newaxis], _rows(first, "sigma")[np.newaxis]]
-    assert {tuple(row) for row in np.vstack(parts).T} <= whole
+    parts = np.vstack([_rows(first, "x"), _rows(first), _rows(first, "sigma")])
+    assert {tuple(row) for row in parts.T} <= whole
 
 
 def test_a_sample_has_the_buffers_of_its_stream_and_so_its_programs():
@@ -314,9 +321,7 @@ def test_a_sample_has_the_buffers_of_its_stream_and_so_its_programs():
 
 
 def test_neither_a_chunk_nor_a_sample_copies_a_memory_map_whole(tmp_path):
-    n_rows = 2_000_000
-    np.save(tmp_path / "a.npy", np.zeros((2, n_rows)))
-    array = np.load(tmp_path / "a.npy", mmap_mode="r")
+    array = _npy(tmp_path, np.zeros((2, 2_000_000)))
     tracemalloc.start()
     try:
         stream = ArrayStream(array, array[0])

@@ -50,14 +50,15 @@ class Equations(NamedTuple):
         )
 
     def __add__(self, other: "Equations") -> "Equations":  # type: ignore[override]
-        """Return the equations of both sets of rows."""
-        return Equations(
-            self.gram + other.gram,
-            self.gradient + other.gradient,
-            self.cost + other.cost,
-            self.model_norm + other.model_norm,
-            self.n_rows + other.n_rows,
-        )
+        """Return the equations of both sets of rows; not finite where the sums overflow."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return Equations(
+                self.gram + other.gram,
+                self.gradient + other.gradient,
+                self.cost + other.cost,
+                self.model_norm + other.model_norm,
+                self.n_rows + other.n_rows,
+            )
 
     @property
     def is_finite(self) -> bool:

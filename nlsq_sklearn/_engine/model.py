@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -71,8 +71,13 @@ def parameter_names(model: Model, n_params: int | None) -> tuple[str, ...]:
                 "The number of parameters can't be read from the model's signature, which has "
                 "*args. Give n_params, or p0."
             )
-        named = positional[1:]
-        return (*named, *(f"p{i}" for i in range(len(named), n_params)))[:n_params]
+        if n_params < 1:
+            raise ValueError(f"A model needs at least one parameter to fit, got {n_params}.")
+        numbered = list(positional[1:])[:n_params]
+        while len(numbered) < n_params:
+            name = f"p{len(numbered)}"
+            numbered.append(name if name not in numbered else f"{name}_")
+        return tuple(numbered)
     names = positional[1:]
     if n_params is not None and n_params != len(names):
         raise ValueError(
@@ -127,11 +132,30 @@ def trace_model(model: Model, param_names: tuple[str, ...], n_features: int) -> 
         digest = hashlib.sha256()
         # Functions inside a traced program are printed with their address in memory.
         digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(program)).encode())
-        for constant in program.consts:
+        for constant in _constants(program):
             array = np.asarray(constant)
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
     return TracedModel(model, param_names, n_features, digest.hexdigest())
+
+
+def _constants(program: Any) -> Iterator[Any]:
+    """Yield the arrays that a traced program closes over, those of functions it calls too."""
+    yield from getattr(program, "consts", ())
+    equations = getattr(program, "jaxpr", program).eqns
+    for equation in equations:
+        if "callback" in equation.primitive.name:
+            raise ValueError(
+                "The model calls back into Python (jax.pure_callback and its like): what it "
+                "computes can't be compiled, nor told from another model's. Write it with "
+                "jax.numpy."
+            )
+        for variable in equation.invars:
+            if hasattr(variable, "val"):  # a literal, which may be printed with fewer digits
+                yield variable.val
+        for inner in jax.tree_util.tree_leaves(list(equation.params.values())):
+            if hasattr(inner, "eqns"):
+                yield from _constants(inner)
 
 
 def _shape_of_value(model: Model, x: Any, params: list[Any]) -> Any:

@@ -29,13 +29,13 @@ def to_record(state: FitState) -> dict[str, Any]:
         "params": _from_array(state.params),
         "equations": None if state.equations is None else equations_to_record(state.equations),
         "scale": _from_array(state.scale),
-        "radius": state.radius,
-        "remaining": state.remaining,
+        "radius": _from_float(state.radius),
+        "remaining": _from_float(state.remaining),
         "step": None if state.step is None else _from_step(state.step),
         "candidates": [_from_array(point) for point in state.candidates],
         "n_iter": state.n_iter,
         "n_passes": state.n_passes,
-        "history": [[entry[key] for key in _HISTORY_KEYS] for entry in state.history],
+        "history": [_from_entry(entry) for entry in state.history],
         "next_chunk": state.next_chunk,
         "partial": [equations_to_record(equations) for equations in state.partial],
     }
@@ -51,29 +51,44 @@ def from_record(record: Mapping[str, Any], n_params: int, n_chunks: int) -> FitS
     """
     try:
         state = FitState(
-            status=Status(record["status"]),
+            status=Status(_to_int(record["status"])),
             params=_to_array(record["params"], n_params),
             equations=_to_equations(record["equations"], n_params),
             scale=_to_array(record["scale"], n_params),
             radius=_to_float(record["radius"]),
             remaining=_to_float(record["remaining"]),
             step=_to_step(record["step"], n_params),
-            candidates=np.stack([_to_array(point, n_params) for point in record["candidates"]]),
+            candidates=np.stack(
+                [_to_array(point, n_params) for point in _to_list(record["candidates"])]
+            ),
             n_iter=_to_count(record["n_iter"]),
             n_passes=_to_count(record["n_passes"]),
-            history=tuple(
-                dict(zip(_HISTORY_KEYS, entry, strict=True)) for entry in record["history"]
-            ),
+            history=tuple(_to_entry(entry, n_params) for entry in _to_list(record["history"])),
             next_chunk=_to_count(record["next_chunk"]),
-            partial=tuple(equations_from_record(e, n_params) for e in record["partial"]),
+            partial=tuple(equations_from_record(e, n_params) for e in _to_list(record["partial"])),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"it is not the state of a fit: {error!r}") from error
     if state.next_chunk > n_chunks or bool(state.partial) != bool(state.next_chunk):
         raise ValueError("its place in the data is not one of this fit")
     if state.partial and len(state.partial) != len(state.points):
         raise ValueError("its partial sums don't belong to its points")
     return state
+
+
+def check_consistency(state: FitState) -> None:
+    """Raise if the parts of a state can't come from one fit.
+
+    Raises
+    ------
+    ValueError
+        If it has passes without equations, a step from nowhere, or an end before a beginning.
+    """
+    has_equations = state.equations is not None
+    if has_equations != (state.n_passes > 0) or (state.step is not None and not has_equations):
+        raise ValueError("its equations don't belong to its passes")
+    if not has_equations and state.status not in (Status.RUNNING, Status.NOT_FINITE):
+        raise ValueError("it is finished and has no equations")
 
 
 def _from_float(value: float) -> float | str:
@@ -89,10 +104,55 @@ def _to_float(value: Any) -> float:
     return float(value)
 
 
-def _to_count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a count")
+def _to_int(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is not a whole number")
     return value
+
+
+def _to_count(value: Any) -> int:
+    if _to_int(value) < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return int(value)
+
+
+def _to_rows(value: Any) -> float:
+    """Return a number of rows: whole, unless older ones count by a fraction."""
+    number = _to_float(value)
+    if not 0 <= number < np.inf:
+        raise ValueError(f"{value!r} is not a number of rows")
+    return value if isinstance(value, int) else number
+
+
+def _to_list(values: Any) -> list[Any]:
+    if not isinstance(values, list):
+        raise TypeError(f"{values!r} is not a list")
+    return values
+
+
+def _from_entry(entry: Mapping[str, Any]) -> list[Any]:
+    """Return an entry of the history without its keys."""
+    values: list[Any] = []
+    for key in _HISTORY_KEYS:
+        value = entry[key]
+        if isinstance(value, list):
+            values.append([_from_float(v) for v in value])
+        else:
+            values.append(_from_float(value) if isinstance(value, float) else value)
+    return values
+
+
+def _to_entry(values: Any, n_params: int) -> dict[str, Any]:
+    """Return an entry of the history, each value of its kind."""
+    entry = dict(zip(_HISTORY_KEYS, _to_list(values), strict=True))
+    if not isinstance(entry["accepted"], bool):
+        raise TypeError(f"{entry['accepted']!r} is not true or false")
+    entry["n_passes"] = _to_count(entry["n_passes"])
+    entry["params"] = _to_array(entry["params"], n_params).tolist()
+    entry["radius"] = _to_float(entry["radius"])
+    for key in ("cost", "damping", "step_length", "gain_ratio"):
+        entry[key] = None if entry[key] is None else _to_float(entry[key])
+    return entry
 
 
 def _from_array(array: np.ndarray) -> list[float | str]:
@@ -126,7 +186,7 @@ def equations_from_record(record: Mapping[str, Any], n_params: int) -> Equations
             _to_array(record["gram"], n_params * (n_params + 1) // 2),
         ]
     )
-    return Equations.from_packed(packed, n_params, _to_float(record["n_rows"]))
+    return Equations.from_packed(packed, n_params, _to_rows(record["n_rows"]))
 
 
 def _to_equations(record: Any, n_params: int) -> Equations | None:
@@ -134,7 +194,12 @@ def _to_equations(record: Any, n_params: int) -> Equations | None:
 
 
 def _from_step(step: Step) -> dict[str, Any]:
-    return {**step._asdict(), "trial": _from_array(step.trial)}
+    return {
+        "trial": _from_array(step.trial),
+        "predicted_reduction": _from_float(step.predicted_reduction),
+        "damping": _from_float(step.damping),
+        "length": _from_float(step.length),
+    }
 
 
 def _to_step(record: Any, n_params: int) -> Step | None:

@@ -85,7 +85,7 @@ def propose(state: FitState, bounds: Bounds, tolerances: Tolerances) -> FitState
         return state._replace(status=Status.MAX_ITER)
     step = subproblem.step_within(state.radius)
     # A reduction of a thousandth of the last bit of the cost can't be seen in it.
-    is_lost = step.predicted_reduction <= 1e-3 * _EPS * state.accepted.cost
+    is_lost = step.damping > 0 and step.predicted_reduction <= 1e-3 * _EPS * state.accepted.cost
     if is_lost or np.array_equal(step.trial, state.params):
         return state._replace(status=Status.ROUNDING if _is_stationary(state) else Status.STALLED)
     return state._replace(step=step)

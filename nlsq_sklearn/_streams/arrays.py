@@ -1,5 +1,6 @@
 """Arrays in memory and memory maps -> ordered chunks of rows, and samples of them."""
 
+import mmap
 import operator
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 
 import joblib
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from .._engine import kernel
 from .._engine.equations import Equations
@@ -235,11 +237,11 @@ def sample_rows(n_rows: int, n_sample: int) -> np.ndarray:
     """Return the numbers of ``n_sample`` of ``n_rows`` rows; see `ArrayStream.sample`."""
     n_runs = min(n_sample, _SAMPLE_PLACES)
     run_rows = n_sample // n_runs
-    stratum = n_rows / n_runs
-    runs = np.arange(n_runs)
-    shift = (runs * _GOLDEN) % 1.0 * max(stratum - run_rows, 0.0)
-    firsts = np.minimum((runs * stratum + shift).astype(np.int64), n_rows - run_rows)
-    return (firsts[:, np.newaxis] + np.arange(run_rows)).ravel()
+    runs = np.arange(n_runs + 1)
+    bounds = runs * n_rows // n_runs
+    room = np.diff(bounds) - run_rows + 1  # places for the run in its stratum
+    firsts = bounds[:-1] + ((runs[:-1] * _GOLDEN) % 1.0 * room).astype(np.int64)
+    return np.ravel(firsts[:, np.newaxis] + np.arange(run_rows))
 
 
 def map_chunks(
@@ -342,41 +344,50 @@ def as_chunk_size(chunk_size: int | None) -> int:
     return size
 
 
-def _fresh_map(array: np.ndarray) -> np.ndarray:
-    """Return a memory-mapped array through a mapping of its own; other arrays as they are.
+def _release(array: np.ndarray) -> None:
+    """Give the pages of rows that were read back to the system, if they are memory-mapped.
 
-    Pages that were read stay in the memory of the process until their mapping goes. A mapping
-    for each chunk keeps a fit as small as a chunk, however large the file.
+    Pages that were read count as memory of the process until they are given back. That keeps a
+    fit as small as a chunk, however large the file; they are read again where they are needed.
     """
-    root = array
-    while isinstance(root.base, np.memmap):
-        root = root.base
-    # A private mapping (mode "c") may hold changes that are not in the file.
-    if not isinstance(root, np.memmap) or root.filename is None or root.mode == "c":
-        return array
-    start = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
-    if any(stride < 0 for stride in array.strides):
-        return array
-    try:
-        fresh = np.memmap(
-            root.filename, dtype=np.uint8, mode="r", offset=root.offset, shape=(root.nbytes,)
-        )
-    except FileNotFoundError:  # deleted while mapped: the user's own mapping still holds it
-        return array
-    return np.ndarray(array.shape, array.dtype, fresh, start, array.strides)
+    root = _root(array)
+    mapping = root.base
+    # A private mapping (mode "c") may hold changes that are not in the file: it keeps its pages.
+    if not isinstance(root, np.memmap) or root.mode == "c" or not isinstance(mapping, mmap.mmap):
+        return
+    if not hasattr(mapping, "madvise") or array.size == 0:
+        return
+    origin = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
+    low, high = (bound - origin for bound in byte_bounds(array))
+    first = low // mmap.PAGESIZE * mmap.PAGESIZE
+    mapping.madvise(mmap.MADV_DONTNEED, first, high - first)
 
 
 def _read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
-    """Return rows as contiguous float64."""
-    return np.ascontiguousarray(_fresh_map(array)[first:stop], dtype=np.float64)
+    """Return rows as contiguous float64; those of a memory map are copied."""
+    rows = array[first:stop]
+    if not isinstance(_root(array), np.memmap):
+        return np.ascontiguousarray(rows, dtype=np.float64)
+    values = np.array(rows, dtype=np.float64, order="C", subok=False)
+    _release(rows)
+    return values
 
 
 def _take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return scattered rows as float64."""
-    # The system maps 64 KB around each row of a memory map: a mapping for each of some pieces
-    # keeps that small.
-    pieces = [_fresh_map(array)[part] for part in np.array_split(rows, 16)]
-    return np.concatenate(pieces, dtype=np.float64)
+    pieces = []
+    # The system maps 64 KB around each row of a memory map: they are given back piece by piece.
+    for part in np.array_split(rows, 16):
+        pieces.append(np.asarray(array[part], dtype=np.float64))
+        _release(array)
+    return np.concatenate(pieces)
+
+
+def _root(array: np.ndarray) -> np.ndarray:
+    """Return the array that owns the memory of a view."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def _columns_of(array: np.ndarray) -> list[np.ndarray]:

@@ -82,17 +82,21 @@ class Rows(NamedTuple):
         ValueError
             If a value is not finite, a sigma not positive or a weight negative.
         """
-        for i, column in enumerate(self.columns):
-            _check_finite(x_name if len(self.columns) == 1 else f"{x_name}[{i}]", column, first)
-        _check_finite("y", self.y, first)
-        if self.sigma is not None:
-            _check_finite("sigma", self.sigma, first)
-            _check_range("sigma must be positive: sigma", self.sigma, self.sigma <= 0, first)
-        if self.weight is not None:
-            _check_finite("sample_weight", self.weight, first)
-            _check_range(
-                "sample_weight must not be negative: it", self.weight, self.weight < 0, first
-            )
+        named: list[tuple[str, np.ndarray | None]] = [
+            (x_name if len(self.columns) == 1 else f"{x_name}[{i}]", column)
+            for i, column in enumerate(self.columns)
+        ]
+        named += [("y", self.y), ("sigma", self.sigma), ("sample_weight", self.weight)]
+        faults = [
+            fault
+            for name, values in named
+            if values is not None
+            for fault in (_first_not_finite(name, values), _first_out_of_range(name, values))
+            if fault is not None
+        ]
+        if faults:
+            row, what, value, advice = min(faults, key=lambda fault: fault[0])
+            raise ValueError(f"{what} is {value} in row {first + row}. {advice}")
 
     def padded(self, n_rows: int) -> Chunk:
         """Return a chunk of ``n_rows``, with copies of the last row behind the real ones."""
@@ -120,23 +124,37 @@ class Rows(NamedTuple):
         )
 
 
-def _check_finite(name: str, values: np.ndarray, first: int) -> None:
+class _Fault(NamedTuple):
+    """A value that can't be used: its row, what it is, and what to do about it."""
+
+    row: int
+    what: str
+    value: str
+    advice: str
+
+
+def _first_not_finite(name: str, values: np.ndarray) -> _Fault | None:
     # The sum is finite in nearly all cases and much faster than a look at each value.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(values.sum()):
-            return
+            return None
     invalid = ~np.isfinite(values)
-    if invalid.any():
-        row = int(np.argmax(invalid))
-        raise ValueError(
-            f"{name} must be finite: {name} is {values[row]} in row {first + row}. "
-            "Leave out or mend rows with NaN or infinity."
-        )
+    if not invalid.any():
+        return None
+    row = int(np.argmax(invalid))
+    advice = "Leave out or mend rows with NaN or infinity."
+    return _Fault(row, f"{name} must be finite: {name}", str(values[row]), advice)
 
 
-def _check_range(what: str, values: np.ndarray, is_wrong: np.ndarray, first: int) -> None:
-    if is_wrong.any():
-        row = int(np.argmax(is_wrong))
-        raise ValueError(
-            f"{what} is {values[row]:g} in row {first + row}. Leave out rows that shall not count."
-        )
+def _first_out_of_range(name: str, values: np.ndarray) -> _Fault | None:
+    """Return the first sigma that is not positive, or sample_weight that is negative."""
+    if name == "sigma":
+        is_wrong, what = values <= 0, "sigma must be positive: sigma"
+    elif name == "sample_weight":
+        is_wrong, what = values < 0, "sample_weight must not be negative: sample_weight"
+    else:
+        return None
+    if not is_wrong.any():
+        return None
+    row = int(np.argmax(is_wrong))
+    return _Fault(row, what, f"{values[row]:g}", "Leave out rows that shall not count.")

@@ -166,6 +166,19 @@ def test_a_row_with_weight_two_counts_as_two_rows_and_one_with_weight_zero_as_no
     )
 
 
+@pytest.mark.parametrize("n_params", [2, 12])
+def test_a_row_with_weight_zero_does_not_count_even_where_the_model_is_infinite(n_params):
+    x, y = _decay_data(100)
+    goal = objective(lambda x, *q: _cosines(x, *q) + q[0] / x, n_params=n_params)
+    weight = np.ones(100)
+    x[[0, 50, 99]], weight[[0, 50, 99]] = 0.0, 0.0
+    weighted = kernel.evaluate(goal, padded_chunk(x, y, weight=weight), np.ones(n_params))
+    kept = weight > 0
+    without = kernel.evaluate(goal, padded_chunk(x[kept], y[kept]), np.ones(n_params))
+    assert_equal_up_to_rounding(weighted, without)
+    assert weighted.n_rows == 97
+
+
 @pytest.mark.parametrize("n_params", [3, 12])
 @pytest.mark.parametrize("fill", [np.nan, np.inf, 0.0, -1e300])
 def test_what_stands_in_the_padding_never_changes_a_bit(fill, n_params):

@@ -30,7 +30,7 @@ def _equations(n_params, elements):
         Equations.from_packed,
         _arrays(n_packed, elements),
         st.just(n_params),
-        st.integers(0, 10**12),
+        st.floats(0, 1e15),  # rows; a fraction of them where older ones are forgotten
     )
 
 
@@ -52,24 +52,28 @@ def _entries(n_params):
 
 @st.composite
 def _fit_states(draw):
-    """Draw any state that a fit can be in, and some that are odder."""
+    """Draw a state that a fit can be in, by what it has; its numbers are any."""
     p = draw(st.integers(1, 4))
     n_candidates = draw(st.integers(1, 3))
-    step = draw(st.none() | st.builds(Step, _arrays(p), _FINITE, _FINITE, _FINITE))
+    has_begun = draw(st.booleans())  # the first pass is behind it
+    statuses = Status if has_begun else (Status.RUNNING, Status.NOT_FINITE)
+    step = None
+    if has_begun:
+        step = draw(st.none() | st.builds(Step, _arrays(p), _FINITE, _FINITE, _FINITE))
     next_chunk = draw(st.integers(0, _N_CHUNKS))
     n_points = 1 if step is not None else n_candidates
     n_partial = n_points if next_chunk else 0
     return FitState(
-        status=draw(st.sampled_from(Status)),
+        status=draw(st.sampled_from(statuses)),
         params=draw(_arrays(p)),
-        equations=draw(st.none() | _equations(p, _FINITE)),
+        equations=draw(_equations(p, _FINITE)) if has_begun else None,
         scale=draw(_arrays(p)),
         radius=draw(_FINITE),
         remaining=draw(_FINITE),
         step=step,
         candidates=np.stack([draw(_arrays(p)) for _ in range(n_candidates)]),
         n_iter=draw(st.integers(0, 10**6)),
-        n_passes=draw(st.integers(0, 10**6)),
+        n_passes=draw(st.integers(1, 10**6)) if has_begun else 0,
         history=tuple(draw(st.lists(_entries(p), max_size=3))),
         next_chunk=next_chunk,
         # The model may be infinite or NaN in some chunk of the pass in progress.
@@ -106,7 +110,7 @@ def test_a_state_comes_back_from_json_to_the_last_bit(state):
 def _state():
     """Return a state in mid-pass, with something in each field."""
     rng = np.random.default_rng(0)
-    equations = Equations.from_packed(rng.normal(size=7), 2, 100)
+    equations = Equations.from_packed(rng.normal(size=7), 2, 100.0)
     entry = {
         "n_passes": 1,
         "params": [1.0, 2.0],
@@ -272,6 +276,9 @@ def test_a_record_of_another_number_of_parameters_is_refused(n_params):
         ("partial", 2 * _RECORD["partial"]),  # two sums for one trial point
         ("partial", [None]),
         ("candidates", []),
+        ("partial", [{**_RECORD["partial"][0], "n_rows": -1.0}]),
+        ("partial", [{**_RECORD["partial"][0], "n_rows": "nan"}]),
+        ("partial", [{**_RECORD["partial"][0], "n_rows": "inf"}]),
         ("n_iter", -1),
         ("n_iter", 1.5),
         ("status", 17),
