@@ -234,7 +234,10 @@ class JSONCheckpoint:
         files = self._files
         dated = [name for name in files.names() if _DATED.fullmatch(name)]
         for name in dated[: -self.max_checkpoints]:
-            files.remove(name)
+            try:
+                files.remove(name)
+            except OSError as error:  # one too many does no harm
+                _logger.warning("checkpoint not removed: %s (%s)", files.path / name, error)
 
 
 def folder_of(checkpoint: JSONCheckpoint, identity: Mapping[str, Any]) -> JSONCheckpoint:

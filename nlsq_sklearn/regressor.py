@@ -240,6 +240,12 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         iterated extended Kalman filter does [1]_. A Dask array is taken chunk by chunk. After
         `fit`, batches add to what it found.
 
+        One sweep over batches in random order is as good as `fit`, to a few thousandths of a
+        standard error. Batches that are sorted by the predictors are not: the first ones leave
+        parameters undetermined, and what they know is linearised far from the answer. For an
+        exponential decay of a million rows sorted by ``x``, in batches of 10,000, the answer was
+        off by a hundred to a thousand standard errors. Shuffle such data, or use `fit`.
+
         Parameters
         ----------
         X : array-like or Dask array of shape (n_samples, n_features)

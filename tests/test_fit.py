@@ -311,6 +311,17 @@ def test_a_point_where_sums_overflow_with_both_signs_is_met_in_silence():
     assert state.status is Status.NOT_FINITE
 
 
+@pytest.mark.parametrize("unit", [1e-165, 1e155])
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_where_the_squares_of_the_data_leave_float64_a_wrong_answer_is_no_success(unit, factor):
+    # 1e-165 squared is 0 and 1e155 squared infinite, whatever the residuals.
+    x = np.linspace(0, 1, 100)
+    y = unit * (1 + 1e-5 * x)
+    state = run(_problem(lambda x, a, b: a + b * x, (factor * unit, 0.0)), ArrayStream(x, y))
+    is_right = np.allclose(state.params, [unit, 1e-5 * unit], rtol=1e-6, atol=0)
+    assert is_right or not state.status.is_converged
+
+
 def test_a_single_row_in_the_last_chunk_counts():
     x, y = _decay_data(2001)
     y[-1] += 5

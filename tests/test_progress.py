@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import nlsq_sklearn._fit as _fit_module
 from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
 from nlsq_sklearn._streams import ArrayStream, arrays
 

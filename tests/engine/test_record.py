@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlsq_sklearn._engine.equations import Equations
-from nlsq_sklearn._engine.record import from_record, to_record
+from nlsq_sklearn._engine.record import check_consistency, from_record, to_record
 from nlsq_sklearn._engine.state import FitState, Status
 from nlsq_sklearn._engine.subproblem import Step
 
@@ -291,3 +291,24 @@ def test_a_place_in_the_data_that_is_not_one_of_this_fit_is_refused(field, value
 
 def test_the_end_of_a_pass_is_a_place_in_the_data():
     assert from_record(_replaced(("next_chunk",), _N_CHUNKS), 2, _N_CHUNKS).next_chunk == _N_CHUNKS
+
+
+@settings(deadline=None, max_examples=50)
+@given(_fit_states())
+def test_a_state_that_a_fit_can_be_in_is_consistent(state):
+    check_consistency(state)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        _state()._replace(equations=None),
+        _state()._replace(n_passes=0),
+        _state()._replace(equations=None, n_passes=0),  # a step from nowhere
+        FitState.start(np.ones((1, 2)))._replace(status=Status.FTOL),
+    ],
+    ids=["no equations", "no passes", "only a step", "finished before it began"],
+)
+def test_a_state_that_no_fit_can_be_in_is_not(state):
+    with pytest.raises(ValueError, match=r"."):
+        check_consistency(state)
