@@ -30,11 +30,11 @@ from nlsq_sklearn import StreamingCurveFitRegressor
 
 # The checks use up to 30 features; the slopes of features that are not there stay undetermined.
 names = ", ".join(f"slope{{i}}" for i in range(30))
-exec(f"""
-def plane(x, intercept, {{names}}):
-    columns = [x] if x.ndim == 1 else list(x)
-    return intercept + sum(s * c for s, c in zip([{{names}}], columns))
-""")
+exec(
+    "def plane(x, intercept, " + names + "):\\n"
+    "    columns = [x] if x.ndim == 1 else list(x)\\n"
+    "    return intercept + sum(s * c for s, c in zip([" + names + "], columns))"
+)
 
 warnings.simplefilter("ignore")
 estimator = StreamingCurveFitRegressor({model})

@@ -136,14 +136,8 @@ def _structured(folder):
     return _npy(folder, records)["value"]
 
 
-def _changed_in_memory_only(folder):
-    array = _npy(folder, mode="c")
-    array[5::7] = 17.0
-    return array
-
-
-def _changed_in_the_file(folder):
-    array = _npy(folder, mode="r+")
+def _changed(folder, mode):
+    array = _npy(folder, mode=mode)
     array[5::7] = 17.0
     return array
 
@@ -151,12 +145,6 @@ def _changed_in_the_file(folder):
 def _deleted(folder):
     array = _npy(folder)
     (folder / "a.npy").unlink()
-    return array
-
-
-def _renamed(folder):
-    array = _npy(folder)
-    (folder / "a.npy").rename(folder / "b.npy")
     return array
 
 
@@ -185,10 +173,9 @@ _MAPS = {
     "Fortran": lambda folder: _npy(folder, np.asfortranarray(_MATRIX))[2],
     "computed": lambda folder: _npy(folder) + 1,
     "picked": lambda folder: _npy(folder)[_ROWS[::-1]],
-    "copy on write": _changed_in_memory_only,
-    "changed": _changed_in_the_file,
+    "changed in memory only": lambda folder: _changed(folder, "c"),
+    "changed in the file": lambda folder: _changed(folder, "r+"),
     "deleted": _deleted,
-    "renamed": _renamed,
     "replaced": lambda folder: _replaced(folder, _MATRIX[1]),
     "replaced by a shorter one": lambda folder: _replaced(folder, _MATRIX[1][:10]),
 }
