@@ -1,6 +1,7 @@
 """The search that is killed: 2 models x 2 losses x 5 folds over a Dask array."""
 
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -76,8 +77,9 @@ def main(directory):
         "best": {k: getattr(v, "__name__", v) for k, v in best.items()},
         "popt": search.best_estimator_[-1].popt_.tolist(),
     }
-    (directory / "temporary").write_bytes(pickle.dumps(result))
-    (directory / "temporary").replace(directory / "result.pickle")
+    temporary = directory / f"temporary-{os.getpid()}"
+    temporary.write_bytes(pickle.dumps(result))
+    temporary.replace(directory / "result.pickle")
 
 
 if __name__ == "__main__":

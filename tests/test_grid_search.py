@@ -20,6 +20,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from nlsq_sklearn import StreamingCurveFitRegressor
 from nlsq_sklearn._engine import kernel
+from nlsq_sklearn._streams.arrays import n_threads
 from tests import killed_search
 
 ROOT = Path(__file__).parents[1]
@@ -170,6 +171,26 @@ def test_jobs_side_by_side_give_the_scores_of_one(tmp_path, backend):
     np.testing.assert_array_equal(
         one.cv_results_["mean_test_score"], two.cv_results_["mean_test_score"]
     )
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_jobs_side_by_side_share_the_cores(backend):
+    with joblib.parallel_config(backend=backend):
+        threads = joblib.Parallel(n_jobs=2)(joblib.delayed(n_threads)() for _ in range(4))
+    assert 2 * max(threads) <= max(2, joblib.cpu_count())
+
+
+def test_two_searches_at_once_in_one_directory_do_no_harm(tmp_path):
+    alone = start_search(tmp_path / "alone")
+    alone.communicate()
+    expected = pickle.loads((tmp_path / "alone" / "result.pickle").read_bytes())
+    both = [start_search(tmp_path / "together") for _ in range(2)]
+    for child in both:
+        child.communicate()
+    assert [child.returncode for child in both] == [0, 0]
+    result = pickle.loads((tmp_path / "together" / "result.pickle").read_bytes())
+    np.testing.assert_array_equal(result["scores"], expected["scores"])
+    assert result["popt"] == expected["popt"]
 
 
 def test_a_search_of_one_model_compiles_once_for_fits_and_once_for_predictions():

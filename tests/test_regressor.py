@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from scipy.optimize import Bounds, curve_fit
 from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from nlsq_sklearn import JSONCheckpoint, StreamingCurveFitRegressor
 from nlsq_sklearn.exceptions import ConvergenceWarning
@@ -273,11 +276,6 @@ def test_memory_maps_and_frames_give_the_bits_of_arrays(tmp_path):
 
 
 def test_metadata_routing_hands_on_the_weights():
-    import sklearn
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer
-
     X, y = decay_data(600)
     weight = np.random.default_rng(0).uniform(0.1, 5, y.size)
     with sklearn.config_context(enable_metadata_routing=True):
@@ -338,3 +336,35 @@ def test_scikit_learns_own_callbacks_work():
     assert fitted.converged_
     scores = [entry["r2"] for entry in monitor.get_logs().data if "r2" in entry]
     assert scores[-1] == pytest.approx(fitted.score(X, y), rel=1e-9)
+
+
+def test_progress_bars_on_a_pipeline_and_on_a_search_reach_the_fit():
+    X, y = decay_data()
+    pipeline = make_pipeline(StandardScaler(), regressor(p0=[1, 0.5, 1]))
+    for outer in (pipeline, GridSearchCV(clone(pipeline), {}, cv=2)):
+        recorder = PropagatedRecorder()
+        outer.set_callbacks(recorder, ProgressBar()).fit(X, y)
+        assert {"pass begins", "pass ends", "chunk begins", "chunk ends"} <= set(recorder.tasks)
+        assert max(recorder.depths) >= 3  # search or pipeline, step, pass, chunk
+
+
+class PropagatedRecorder(Recorder):
+    """A recorder that is handed on to the estimators inside."""
+
+    max_propagation_depth = None
+
+    def __init__(self):
+        super().__init__()
+        self.depths = []
+
+    def on_fit_task_begin(self, estimator, context):
+        super().on_fit_task_begin(estimator, context)
+        self.depths.append(depth_of(context))
+
+    def on_fit_task_end(self, estimator, context):
+        self.tasks.append(f"{context.task_name} ends")
+        self.depths.append(depth_of(context))
+
+
+def depth_of(context):
+    return 0 if context.parent is None else 1 + depth_of(context.parent)

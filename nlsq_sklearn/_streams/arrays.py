@@ -2,6 +2,8 @@
 
 import mmap
 import operator
+import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -267,8 +269,16 @@ def map_chunks(
 
 
 def n_threads() -> int:
-    """Return the threads to use: the cores this process may use, as joblib counts them."""
-    return max(1, int(joblib.cpu_count()))
+    """Return the threads that a fit may use, so that fits side by side don't use more than cores.
+
+    In a thread that is not the main one somebody else spreads the work already (joblib, Dask).
+    joblib's processes, and many clusters, say by ``OMP_NUM_THREADS`` what each may use.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    cores = int(joblib.cpu_count())
+    return max(1, min(cores, int(limit)) if limit.isdecimal() else cores)
 
 
 def _as_real(values: Any, name: str) -> np.ndarray:
