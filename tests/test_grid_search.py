@@ -146,6 +146,25 @@ def test_one_changed_number_in_the_data_changes_the_folder(tmp_path, part):
     assert len(folders(tmp_path)) == 2
 
 
+def test_a_memory_map_is_known_by_its_file_and_the_time_of_it(tmp_path):
+    X, y = decay_data(500)
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", y)
+
+    def mapped(rows=slice(None)):
+        return (np.load(tmp_path / f"{name}.npy", mmap_mode="r")[rows] for name in "Xy")
+
+    resumable(tmp_path / "ckpt").fit(*mapped())
+    resumable(tmp_path / "ckpt").fit(*mapped())
+    assert len(folders(tmp_path / "ckpt")) == 1
+    resumable(tmp_path / "ckpt").fit(*mapped(slice(1, None)))
+    resumable(tmp_path / "ckpt").fit(*mapped(slice(0, -1)))
+    assert len(folders(tmp_path / "ckpt")) == 3
+    os.utime(tmp_path / "X.npy", ns=(1, 1))
+    resumable(tmp_path / "ckpt").fit(*mapped())
+    assert len(folders(tmp_path / "ckpt")) == 4
+
+
 def test_an_equal_model_made_again_finds_its_folder(tmp_path, count_evaluations):
     X, y = decay_data(500)
     resumable(tmp_path, shifted_decay(0.5)).fit(X, y)

@@ -208,7 +208,8 @@ class ArrayStream:
         """Return a key of the data: content of arrays in memory, file and time of memory maps."""
         from dask.base import tokenize
 
-        return str(tokenize(self._x, self._y, self._sigma, self._weight))
+        parts = [*self._x, self._y, self._sigma, self._weight]
+        return str(tokenize([None if part is None else _identity(part) for part in parts]))
 
     def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
         """Return which row makes the model infinite or NaN at a point, in words."""
@@ -352,6 +353,23 @@ def as_chunk_size(chunk_size: int | None) -> int:
     if size < 1:
         raise ValueError(f"chunk_size must be at least 1 row, got {size}.")
     return size
+
+
+def _identity(array: np.ndarray) -> Any:
+    """Return what tells an array from others: its content, or the place and time of its file.
+
+    A memory map that went through scikit-learn's checks has lost its class; its root has it.
+    """
+    root = _root(array)
+    if not isinstance(root, np.memmap) or root.mode == "c" or root.filename is None:
+        return array
+    try:
+        status = os.stat(root.filename)
+    except FileNotFoundError:
+        return array
+    start = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    file = (str(root.filename), status.st_ino, status.st_size, status.st_mtime_ns, root.offset)
+    return (*file, start, array.dtype.str, array.shape, array.strides)
 
 
 def _release(array: np.ndarray) -> None:
