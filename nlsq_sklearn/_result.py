@@ -28,7 +28,8 @@ class CurveFitResult(OptimizeResult):
         Whether the fit converged.
     status : int
         1 to 5 where it converged (``gtol``, ``ftol``, ``xtol``, exact data, limit of float64),
-        0 where it reached ``max_iter``, -2 where no step lowered the cost.
+        0 where it reached ``max_iter``, -2 where no step lowered the cost, -3 where a callback
+        stopped it, -4 where squares leave the range of float64.
     message : str
         The status in words.
     n_iter : int

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
@@ -14,6 +15,7 @@ from ._engine.record import check_consistency, from_record, to_record
 from ._engine.state import FitState, Status
 from ._fit import Observer, Problem, run
 from ._problem import check_rows_are_independent
+from ._storage import LocalDirectory
 from ._streams import Stream
 from .checkpoint import JSONCheckpoint
 from .exceptions import (
@@ -71,12 +73,13 @@ class Keeper:
             If the directory can't be written to. Later failures only warn.
         """
         try:
-            self._write(state)
+            path = self._write(state)
         except OSError as error:
             raise CheckpointDirectoryError(
                 f"The checkpoint directory {self._checkpoint.directory} can't be written to: "
                 f"{error}. Give a directory that can, or checkpoint_dir=None."
             ) from error
+        self._checkpoint.tell_saved(path)
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +111,7 @@ class Keeper:
     def _save(self, state: FitState) -> None:
         """Save, or warn once for each cause that prevents it; the fit goes on without."""
         try:
-            self._write(state)
+            path = self._write(state)
         except OSError as error:
             self._saved_at = time.monotonic()
             cause = (type(error).__name__, error.errno)
@@ -120,11 +123,13 @@ class Keeper:
                     CheckpointWarning,
                     stacklevel=2,
                 )
+        else:
+            self._checkpoint.tell_saved(path)
 
-    def _write(self, state: FitState) -> None:
+    def _write(self, state: FitState) -> str:
         now = time.monotonic()
         record = to_record(state)
-        self._checkpoint.save(
+        path = self._checkpoint.write(
             {
                 "iteration": state.n_iter,
                 "params": record.pop("params"),
@@ -139,6 +144,7 @@ class Keeper:
         )
         self._saved_at = time.monotonic()
         self._unsaved = None
+        return path
 
 
 def run_resumable(
@@ -157,6 +163,8 @@ def run_resumable(
     """
     state, elapsed, keeper = None, 0.0, None
     if checkpoint is not None:
+        # The program may change its directory while it fits.
+        checkpoint = replace(checkpoint, directory=LocalDirectory(checkpoint.directory).path)
         identity = identify(problem, stream)
         if resume is not Resume.NEVER:
             state, elapsed = _restore_if_needed(checkpoint, identity, stream.n_chunks, resume)
@@ -288,13 +296,12 @@ def _changes(saved: Any, current: Any, name: str) -> Iterator[str]:
 
 def _versions() -> dict[str, str]:
     """Return the versions that the bits of a result depend on."""
-    import jax
-
+    versions = {name: version(name) for name in ("jax", "jaxlib", "numpy")}
     try:
-        ours = version("nlsq_sklearn")
+        versions["nlsq_sklearn"] = version("nlsq_sklearn")
     except PackageNotFoundError:  # run from a source tree that is not installed
-        ours = "unknown"
-    return {"nlsq_sklearn": ours, "jax": jax.__version__}
+        versions["nlsq_sklearn"] = "unknown"
+    return versions
 
 
 def _warn_of_other_versions(saved: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Checkpoints: one JSON file a snapshot, written whole or not at all."""
 
-import calendar
 import gzip
 import hashlib
 import json
@@ -12,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ SCHEMA = 1
 """Number of the layout of a record; each change of it gets a step that upgrades the older one."""
 
 _DATED = re.compile(r"checkpoint_(\d{8}_\d{6})(?:_(\d{6}))?\.json(\.gz)?")
+_STAMP = "%Y%m%d_%H%M%S"
 # A record has a few KB. More than this is not ours, and would only fill the memory.
 _MAX_BYTES = 64 * 2**20
 
@@ -138,6 +139,12 @@ class JSONCheckpoint:
         ValueError
             If the record holds a number that is not finite, which JSON can't express.
         """
+        path = self.write(record)
+        self.tell_saved(path)
+        return path
+
+    def write(self, record: Mapping[str, Any]) -> str:
+        """Write a checkpoint as `save` does, without calling ``on_save``."""
         content = _encode(record)
         files = self._files
         self.prepare()
@@ -146,9 +153,12 @@ class JSONCheckpoint:
         files.write(LATEST, content)
         path = str(files.path / name)
         _logger.info("checkpoint saved: %s (iteration %s)", path, record.get("iteration"))
+        return path
+
+    def tell_saved(self, path: str) -> None:
+        """Call ``on_save``, whose errors are the user's and not those of a failed save."""
         if self.on_save is not None:
             self.on_save(path)
-        return path
 
     def _write_dated(self, files: LocalDirectory, content: bytes) -> str:
         """Write the dated file under a name that sorts behind all others; return the name."""
@@ -257,8 +267,8 @@ def _next_name(names: "list[str]", now: time.struct_time, *, compression: bool) 
 
     Two in one second get a counter, and so does one after the clock was set back.
     """
-    stamp, counter = time.strftime("%Y%m%d_%H%M%S", now), 0
-    matches = [match for match in map(_DATED.fullmatch, names) if match]
+    stamp, counter = time.strftime(_STAMP, now), 0
+    matches = [match for match in map(_DATED.fullmatch, names) if match and _is_time(match[1])]
     if matches:
         newest = max((match[1], int(match[2] or 0)) for match in matches)
         if newest >= (stamp, counter):
@@ -269,9 +279,17 @@ def _next_name(names: "list[str]", now: time.struct_time, *, compression: bool) 
     return f"checkpoint_{stamp}{suffix}.json{'.gz' if compression else ''}"
 
 
+def _is_time(stamp: str) -> bool:
+    """Return whether a stamp is a time; another name of this form was not written by us."""
+    try:
+        datetime.strptime(stamp, _STAMP)
+    except ValueError:
+        return False
+    return True
+
+
 def _next_second(stamp: str) -> str:
-    layout = "%Y%m%d_%H%M%S"
-    return time.strftime(layout, time.gmtime(calendar.timegm(time.strptime(stamp, layout)) + 1))
+    return (datetime.strptime(stamp, _STAMP) + timedelta(seconds=1)).strftime(_STAMP)
 
 
 def _digest(record: Mapping[str, Any]) -> str:

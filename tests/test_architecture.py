@@ -47,10 +47,7 @@ WITHIN = {
 }
 # Foreign libraries that live in few rooms.
 HOMES = {
-    "jax": {
-        *("_engine/kernel", "_engine/loss", "_engine/model", "_engine/prediction"),
-        "_resume",  # its version
-    },
+    "jax": {"_engine/kernel", "_engine/loss", "_engine/model", "_engine/prediction"},
     "sklearn": {"exceptions", "regressor", "_callbacks"},
     "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/scan"},
     "json": {"checkpoint"},

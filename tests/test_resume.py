@@ -19,6 +19,7 @@ from nlsq_sklearn import (
     CheckpointNotFoundError,
     CheckpointWarning,
     JSONCheckpoint,
+    StreamingCurveFitRegressor,
 )
 from nlsq_sklearn._engine import kernel
 from nlsq_sklearn._progress import ProgressBar
@@ -219,7 +220,7 @@ def _full(*arguments, **keywords):
 
 def _break_after(monkeypatch, n_saves, n_broken, owner, name):
     """Let a system call fail from one save on, for so many saves; return the errors' number."""
-    save, working, count = JSONCheckpoint.save, getattr(owner, name), []
+    save, working, count = JSONCheckpoint.write, getattr(owner, name), []
 
     def counted_save(self, record):
         count.append(None)
@@ -227,7 +228,7 @@ def _break_after(monkeypatch, n_saves, n_broken, owner, name):
         monkeypatch.setattr(owner, name, _full if is_broken else working)
         return save(self, record)
 
-    monkeypatch.setattr(JSONCheckpoint, "save", counted_save)
+    monkeypatch.setattr(JSONCheckpoint, "write", counted_save)
     return count
 
 
@@ -262,7 +263,7 @@ def test_dated_files_do_not_pile_up_where_the_latest_cannot_be_written(tmp_path,
 
 
 def test_each_cause_is_told_once(tmp_path, monkeypatch):
-    save, count = JSONCheckpoint.save, []
+    save, count = JSONCheckpoint.write, []
 
     def failing_save(self, record):
         count.append(None)
@@ -271,7 +272,7 @@ def test_each_cause_is_told_once(tmp_path, monkeypatch):
             raise OSError(code, os.strerror(code))
         return save(self, record)
 
-    monkeypatch.setattr(JSONCheckpoint, "save", failing_save)
+    monkeypatch.setattr(JSONCheckpoint, "write", failing_save)
     with pytest.warns(CheckpointWarning) as told:
         _fit(tmp_path)
     assert len(told) == 2
@@ -327,3 +328,27 @@ def test_the_file_of_a_fit_of_four_parameters_and_three_passes_is_small(tmp_path
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert len(sizes) > 3 * N_CHUNKS
     assert max(sizes) < 4096
+
+
+def test_an_error_in_on_save_is_the_users_own(tmp_path):
+    def upload(path):
+        raise ConnectionError("upload failed")
+
+    x, y = _data(0)
+    checkpoint = JSONCheckpoint(tmp_path, on_save=upload)
+    with pytest.raises(ConnectionError, match="upload failed"):
+        StreamingCurveFitRegressor(checkpoint=checkpoint).fit(x[:, np.newaxis], y)
+
+
+def test_a_relative_directory_stays_where_it_was_when_the_fit_began(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def change_directory(path):
+        monkeypatch.chdir(tmp_path / "elsewhere")
+
+    x, y = _data(0)
+    checkpoint = JSONCheckpoint("here", interval=0, on_save=change_directory)
+    StreamingCurveFitRegressor(checkpoint=checkpoint).fit(x[:, np.newaxis], y)
+    assert list((tmp_path / "here").iterdir())
+    assert not list((tmp_path / "elsewhere").iterdir())

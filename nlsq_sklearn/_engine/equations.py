@@ -65,6 +65,7 @@ class Equations(NamedTuple):
         """Whether the model and its derivatives were finite in every row."""
         return bool(
             np.isfinite(self.cost)
+            and np.isfinite(self.model_norm)
             and np.isfinite(self.gradient).all()
             and np.isfinite(self.gram).all()
         )

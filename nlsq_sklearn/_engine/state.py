@@ -13,6 +13,7 @@ class Status(IntEnum):
     """Why a fit stopped; positive where it converged."""
 
     RUNNING = -10
+    OUT_OF_RANGE = -4
     STOPPED = -3
     STALLED = -2
     NOT_FINITE = -1
@@ -36,6 +37,9 @@ class Status(IntEnum):
 
 _MESSAGES = {
     Status.RUNNING: "The fit is not finished.",
+    Status.OUT_OF_RANGE: (
+        "The squares of the residuals leave the range of float64: scale y, and sigma with it."
+    ),
     Status.STOPPED: "The fit was stopped by a callback.",
     Status.STALLED: (
         "No step lowers the cost although its gradient does not vanish: the model may not be "

@@ -166,7 +166,7 @@ class Subproblem:
         return np.asarray(-vectors @ lengths)
 
     def _length(self, q: np.ndarray) -> float:
-        return float(np.sqrt(np.sum(self._metric * q * q)))
+        return float(np.linalg.norm(np.sqrt(self._metric) * q))
 
     def _step(self, q: np.ndarray, damping: float) -> Step:
         trial = self._params + q / self._unit
@@ -174,8 +174,11 @@ class Subproblem:
         trial = np.where(q <= self._lower, self._bounds.lower, trial)
         trial = np.where(q >= self._upper, self._bounds.upper, trial)
         trial = np.clip(trial, self._bounds.lower, self._bounds.upper)
-        reduction = -float(self._gradient @ q + 0.5 * q @ (self._gram @ q))
-        return Step(trial, max(reduction, 0.0), float(damping), self._length(q))
+        with np.errstate(over="ignore", invalid="ignore"):
+            reduction = -float(self._gradient @ q + 0.5 * q @ (self._gram @ q))
+        # A comparison that lets nan pass: its caller looks for it.
+        reduction = 0.0 if reduction < 0 else reduction
+        return Step(trial, reduction, float(damping), self._length(q))
 
     def full_step(self) -> Step:
         """Return the undamped Gauss-Newton step within the bounds."""

@@ -23,6 +23,7 @@ _SHRINK_LEAST, _SHRINK_MOST = 0.5, 0.1
 _GROW = 2.0
 # MINPACK starts with as many times |D p0|.
 _FIRST_RADIUS = 100.0
+# 1e-8, the default that users know from SciPy, then means a millionth of a standard error.
 _OFFSET_PER_FTOL = 100.0
 _EPS = float(np.finfo(float).eps)
 
@@ -36,8 +37,8 @@ class Tolerances(NamedTuple):
     Attributes
     ----------
     ftol : float
-        Square of the relative offset [2]_ of the module: the parameters are within
-        ``sqrt(ftol)`` joint standard errors of the optimum.
+        The parameters are within ``100 ftol`` joint standard errors of the optimum, by the
+        relative offset [2]_ of the module.
     xtol : float
         No parameter would change by more than ``xtol`` of its value.
     gtol : float
@@ -164,7 +165,10 @@ def _convergence(state: FitState, full: Step, tolerances: Tolerances) -> Status:
     cost, gain = equations.cost, full.predicted_reduction
     # Residuals of a few eps of the model's values are its rounding, whatever the parameters.
     if cost <= (4 * _EPS) ** 2 * equations.model_norm or cost == 0:
-        return Status.EXACT
+        # Residuals that are not 0, and whose squares are, tell nothing.
+        return Status.OUT_OF_RANGE if cost == 0 and equations.gradient.any() else Status.EXACT
+    if not np.isfinite(gain):
+        return Status.OUT_OF_RANGE
     if gain <= tolerances.gtol**2 * cost:
         return Status.GTOL
     freedom = max(equations.n_rows - n_params, 1)

@@ -285,6 +285,11 @@ def n_threads() -> int:
 def _as_real(values: Any, name: str) -> np.ndarray:
     """Return an array (a memory map as it is), if it holds real numbers."""
     array: np.ndarray = np.asanyarray(values)
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array: leave the masked rows out, in all arrays alike "
+            "(x[~mask], y[~mask])."
+        )
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"{name} must hold real numbers, got an array of {array.dtype}. "
