@@ -43,7 +43,7 @@ WITHIN = {
         "trust_region",
         "recursive",
     ],
-    "_streams": ["rows", "arrays", "dask_arrays", "scan", "__init__"],
+    "_streams": ["rows", "memory_maps", "arrays", "dask_arrays", "scan", "__init__"],
 }
 # Foreign libraries that live in few rooms.
 HOMES = {

@@ -168,3 +168,6 @@ def test_dask_mls_wrappers_take_the_estimator():
     np.testing.assert_allclose(
         parallel.predict(Xd).compute(), regressor().fit(X, y).predict(X), rtol=1e-12
     )
+    model_selection = pytest.importorskip("dask_ml.model_selection")
+    search = model_selection.GridSearchCV(regressor(), {"loss": ["linear", "arctan"]}, cv=3)
+    assert search.fit(Xd, yd).best_score_ > 0.9

@@ -1,6 +1,5 @@
 """Arrays in memory and memory maps -> ordered chunks of rows, and samples of them."""
 
-import mmap
 import operator
 import os
 import threading
@@ -10,12 +9,12 @@ from typing import Any, TypeVar
 
 import joblib
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from .._engine import kernel
 from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective, padded_rows
 from .._engine.prediction import predict
+from .memory_maps import identity, read, take
 from .rows import Rows
 
 DEFAULT_CHUNK_ROWS = 131_072
@@ -127,10 +126,10 @@ class ArrayStream:
         """Return rows as they are, unchecked; all of them by default."""
         stop = self.n_rows if stop is None else stop
         return Rows(
-            [column for x in self._x for column in _columns_of(_read(x, first, stop))],
-            _read(self._y, first, stop),
-            None if self._sigma is None else _read(self._sigma, first, stop),
-            None if self._weight is None else _read(self._weight, first, stop),
+            [column for x in self._x for column in _columns_of(read(x, first, stop))],
+            read(self._y, first, stop),
+            None if self._sigma is None else read(self._sigma, first, stop),
+            None if self._weight is None else read(self._weight, first, stop),
         )
 
     def equations(
@@ -162,10 +161,10 @@ class ArrayStream:
             If there is a row that can't be used; the message names the first of all.
         """
         taken = ArrayStream(
-            _take(self._x[0], rows) if self._is_table else [_take(x, rows) for x in self._x],
-            _take(self._y, rows),
-            None if self._sigma is None else _take(self._sigma, rows),
-            None if self._weight is None else _take(self._weight, rows),
+            take(self._x[0], rows) if self._is_table else [take(x, rows) for x in self._x],
+            take(self._y, rows),
+            None if self._sigma is None else take(self._sigma, rows),
+            None if self._weight is None else take(self._weight, rows),
             chunk_size=self.chunk_rows,
             buffer_rows=self._buffer_rows,
             is_table=self._is_table,
@@ -209,7 +208,7 @@ class ArrayStream:
         from dask.base import tokenize
 
         parts = [*self._x, self._y, self._sigma, self._weight]
-        return str(tokenize([None if part is None else _identity(part) for part in parts]))
+        return str(tokenize([None if part is None else identity(part) for part in parts]))
 
     def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
         """Return which row makes the model infinite or NaN at a point, in words."""
@@ -358,69 +357,6 @@ def as_chunk_size(chunk_size: int | None) -> int:
     if size < 1:
         raise ValueError(f"chunk_size must be at least 1 row, got {size}.")
     return size
-
-
-def _identity(array: np.ndarray) -> Any:
-    """Return what tells an array from others: its content, or the place and time of its file.
-
-    A memory map that went through scikit-learn's checks has lost its class; its root has it.
-    """
-    root = _root(array)
-    if not isinstance(root, np.memmap) or root.mode == "c" or root.filename is None:
-        return array
-    try:
-        status = os.stat(root.filename)
-    except FileNotFoundError:
-        return array
-    start = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
-    file = (str(root.filename), status.st_ino, status.st_size, status.st_mtime_ns, root.offset)
-    return (*file, start, array.dtype.str, array.shape, array.strides)
-
-
-def _release(array: np.ndarray) -> None:
-    """Give the pages of rows that were read back to the system, if they are memory-mapped.
-
-    Pages that were read count as memory of the process until they are given back. That keeps a
-    fit as small as a chunk, however large the file; they are read again where they are needed.
-    """
-    root = _root(array)
-    mapping = root.base
-    # A private mapping (mode "c") may hold changes that are not in the file: it keeps its pages.
-    if not isinstance(root, np.memmap) or root.mode == "c" or not isinstance(mapping, mmap.mmap):
-        return
-    if not hasattr(mapping, "madvise") or array.size == 0:
-        return
-    origin = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
-    low, high = (bound - origin for bound in byte_bounds(array))
-    first = low // mmap.PAGESIZE * mmap.PAGESIZE
-    mapping.madvise(mmap.MADV_DONTNEED, first, high - first)
-
-
-def _read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
-    """Return rows as contiguous float64; those of a memory map are copied."""
-    rows = array[first:stop]
-    if not isinstance(_root(array), np.memmap):
-        return np.ascontiguousarray(rows, dtype=np.float64)
-    values = np.array(rows, dtype=np.float64, order="C", subok=False)
-    _release(rows)
-    return values
-
-
-def _take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return scattered rows as float64."""
-    pieces = []
-    # The system maps 64 KB around each row of a memory map: they are given back piece by piece.
-    for part in np.array_split(rows, 16):
-        pieces.append(np.asarray(array[part], dtype=np.float64))
-        _release(array)
-    return np.concatenate(pieces)
-
-
-def _root(array: np.ndarray) -> np.ndarray:
-    """Return the array that owns the memory of a view."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def _columns_of(array: np.ndarray) -> list[np.ndarray]:

@@ -1,0 +1,71 @@
+"""Rows of arrays that may be memory maps: read without keeping the file in memory."""
+
+import mmap
+import os
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+
+def identity(array: np.ndarray) -> Any:
+    """Return what tells an array from others: its content, or the place and time of its file.
+
+    A memory map that went through scikit-learn's checks has lost its class; its root has it.
+    """
+    root = _root(array)
+    if not isinstance(root, np.memmap) or root.mode == "c" or root.filename is None:
+        return array
+    try:
+        status = os.stat(root.filename)
+    except FileNotFoundError:
+        return array
+    start = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    file = (str(root.filename), status.st_ino, status.st_size, status.st_mtime_ns, root.offset)
+    return (*file, start, array.dtype.str, array.shape, array.strides)
+
+
+def _release(array: np.ndarray) -> None:
+    """Give the pages of rows that were read back to the system, if they are memory-mapped.
+
+    Pages that were read count as memory of the process until they are given back. That keeps a
+    fit as small as a chunk, however large the file; they are read again where they are needed.
+    """
+    root = _root(array)
+    mapping = root.base
+    # A private mapping (mode "c") may hold changes that are not in the file: it keeps its pages.
+    if not isinstance(root, np.memmap) or root.mode == "c" or not isinstance(mapping, mmap.mmap):
+        return
+    if not hasattr(mapping, "madvise") or array.size == 0:
+        return
+    origin = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
+    low, high = (bound - origin for bound in byte_bounds(array))
+    first = low // mmap.PAGESIZE * mmap.PAGESIZE
+    mapping.madvise(mmap.MADV_DONTNEED, first, high - first)
+
+
+def read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Return rows as contiguous float64; those of a memory map are copied."""
+    rows = array[first:stop]
+    if not isinstance(_root(array), np.memmap):
+        return np.ascontiguousarray(rows, dtype=np.float64)
+    values = np.array(rows, dtype=np.float64, order="C", subok=False)
+    _release(rows)
+    return values
+
+
+def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return scattered rows as float64."""
+    pieces = []
+    # The system maps 64 KB around each row of a memory map: they are given back piece by piece.
+    for part in np.array_split(rows, 16):
+        pieces.append(np.asarray(array[part], dtype=np.float64))
+        _release(array)
+    return np.concatenate(pieces)
+
+
+def _root(array: np.ndarray) -> np.ndarray:
+    """Return the array that owns the memory of a view."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
