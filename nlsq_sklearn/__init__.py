@@ -1,5 +1,7 @@
 """Fit a curve to more data than memory holds, exactly, and survive being killed."""
 
+from typing import TYPE_CHECKING, Any
+
 from ._result import CurveFitResult
 from .checkpoint import CheckpointInfo, JSONCheckpoint
 from .exceptions import (
@@ -11,7 +13,9 @@ from .exceptions import (
     IncompatibleCheckpointError,
 )
 from .optimizer import AdaptiveHybridStreamingOptimizer
-from .regressor import StreamingCurveFitRegressor
+
+if TYPE_CHECKING:
+    from .regressor import StreamingCurveFitRegressor
 
 __version__ = "0.1.0.dev0"
 
@@ -28,3 +32,16 @@ __all__ = [
     "JSONCheckpoint",
     "StreamingCurveFitRegressor",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return the estimator, imported when it is asked for: scikit-learn takes 95 MB."""
+    if name == "StreamingCurveFitRegressor":
+        from .regressor import StreamingCurveFitRegressor
+
+        return StreamingCurveFitRegressor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,7 +8,6 @@ from scipy.optimize import OptimizeResult, OptimizeWarning
 from ._engine.covariance import covariance
 from ._engine.model import TracedModel
 from ._engine.state import FitState
-from .exceptions import ConvergenceWarning
 
 
 class CurveFitResult(OptimizeResult):
@@ -76,6 +75,8 @@ def as_result(
     """Return the result of a fit that stopped, and warn of what it is worth."""
     assert state.equations is not None
     if not state.status.is_converged:
+        from .exceptions import ConvergenceWarning
+
         warnings.warn(
             f"The fit did not converge: {state.status.message} The result holds the best point "
             "found.",

@@ -1,13 +1,15 @@
 """Errors and warnings. Each error also derives from the builtin that callers already catch."""
 
-from sklearn.exceptions import ConvergenceWarning
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sklearn.exceptions import ConvergenceWarning as ConvergenceWarning
 
 __all__ = [
     "CheckpointDirectoryError",
     "CheckpointError",
     "CheckpointNotFoundError",
     "CheckpointWarning",
-    "ConvergenceWarning",
     "CorruptCheckpointError",
     "IncompatibleCheckpointError",
 ]
@@ -35,3 +37,15 @@ class CorruptCheckpointError(CheckpointError, ValueError):
 
 class CheckpointWarning(UserWarning):
     """A checkpoint could not be written or read; the fit goes on without it."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return scikit-learn's `ConvergenceWarning`, imported when it is asked for.
+
+    scikit-learn takes 95 MB, which a script that uses the optimizer alone need not pay.
+    """
+    if name == "ConvergenceWarning":
+        from sklearn.exceptions import ConvergenceWarning
+
+        return ConvergenceWarning
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from dask.base import tokenize
 
 from .._engine.model import TracedModel
 from .._engine.prediction import predict, predict_std
@@ -65,6 +64,8 @@ def predict_rows(
 
     if not is_dask(x):
         return of_rows(x)
+    from dask.base import tokenize
+
     from .dask_arrays import map_table
 
     key = tokenize(model.fingerprint, x, params, covariance)
@@ -91,7 +92,7 @@ def score_rows(model: TracedModel, stream: Stream, params: np.ndarray) -> float:
             )
         return total
 
-    key = f"score-{tokenize(model.fingerprint, params)}"
+    key = f"score-{model.fingerprint}-{params.tobytes().hex()}"
     total = Moments(0.0, 0.0, 0.0, 0.0)
     for part in stream.map_rows(moments, key):
         total += part
