@@ -34,6 +34,8 @@ WITHIN = {
         "equations",
         "loss",
         "model",
+        "elementary",
+        "curve",
         "kernel",
         "prediction",
         "subproblem",
@@ -47,7 +49,14 @@ WITHIN = {
 }
 # Foreign libraries that live in few rooms.
 HOMES = {
-    "jax": {"_engine/kernel", "_engine/loss", "_engine/model", "_engine/prediction"},
+    "jax": {
+        "_engine/curve",
+        "_engine/elementary",
+        "_engine/kernel",
+        "_engine/loss",
+        "_engine/model",
+        "_engine/prediction",
+    },
     "sklearn": {"exceptions", "regressor", "_callbacks"},
     "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/scan"},
     "json": {"checkpoint"},

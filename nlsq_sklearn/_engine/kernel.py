@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from . import curve
+from .curve import Jacobian
 from .equations import Equations
 from .loss import ROBUST_LOSSES
 from .model import TracedModel
@@ -22,7 +24,7 @@ from .model import TracedModel
 BLOCK_ROWS = 4096
 """Rows in a block: (n_params + 1) x 32 KB of columns, which a core's second-level cache holds."""
 
-_LANES = 8  # float64 numbers side by side in a vector register; rows are a multiple of it
+_LANES = 4  # float64 numbers side by side in a vector register; rows are a multiple of it
 # Sums of products of a few columns are fastest in one sweep over the rows; the program's size
 # grows with the square of the number of parameters, and from here on a matrix product wins.
 _MOST_PARAMS_IN_ONE_SWEEP = 10
@@ -83,6 +85,7 @@ class ProgramKey(NamedTuple):
     has_sigma: bool = False
     has_weight: bool = False
     n_points: int | None = None
+    any_angle: bool = False
 
 
 class _ProgramCache:
@@ -146,7 +149,25 @@ def evaluate_many(objective: Objective, chunk: Chunk, points: np.ndarray) -> lis
     return [Equations.from_packed(row, points.shape[1], chunk.n_counted) for row in packed]
 
 
-def _run(objective: Objective, chunk: Chunk, params: np.ndarray, n_points: int | None) -> Any:
+def _run(
+    objective: Objective, chunk: Chunk, params: np.ndarray, n_points: int | None
+) -> np.ndarray:
+    """Return the sums over a chunk, (n_sums,), at each of the points if there are several."""
+    packed = _run_compiled(objective, chunk, params, n_points, any_angle=False)
+    if packed[..., -1].any():
+        # Rare: angles of more than 10^8 radians, which the fast program can't reduce.
+        packed = _run_compiled(objective, chunk, params, n_points, any_angle=True)
+    return packed[..., :-1]
+
+
+def _run_compiled(
+    objective: Objective,
+    chunk: Chunk,
+    params: np.ndarray,
+    n_points: int | None,
+    *,
+    any_angle: bool,
+) -> np.ndarray:
     """Run the compiled program for this chunk, compiling it where it is the first of its kind."""
     key = ProgramKey(
         objective.model.fingerprint,
@@ -156,6 +177,7 @@ def _run(objective: Objective, chunk: Chunk, params: np.ndarray, n_points: int |
         chunk.sigma is not None,
         chunk.weight is not None,
         n_points,
+        any_angle,
     )
     arguments = (
         np.asarray(params, dtype=np.float64),
@@ -165,7 +187,7 @@ def _run(objective: Objective, chunk: Chunk, params: np.ndarray, n_points: int |
     )
 
     def build() -> Callable[..., Any]:
-        kernel = _kernel(objective.model, objective.loss)
+        kernel = _kernel(objective.model, objective.loss, any_angle=any_angle)
         if n_points is None:
             return kernel
         return jax.vmap(kernel, in_axes=(0, None, None, None, None, None, None))
@@ -191,8 +213,11 @@ def _abstract(array: Any) -> Any:
     return jax.ShapeDtypeStruct(np.shape(array), np.dtype(array.dtype))
 
 
-def _kernel(model: TracedModel, loss: str) -> Callable[..., jax.Array]:
-    """Return the function from a chunk to its packed normal equations."""
+def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., jax.Array]:
+    """Return the function from a chunk to its packed normal equations.
+
+    The last sum counts the rows that another program must evaluate.
+    """
     n_params = model.n_params
     reduce_block = (
         _reduce_in_one_sweep if n_params <= _MOST_PARAMS_IN_ONE_SWEEP else _reduce_by_product
@@ -221,11 +246,12 @@ def _kernel(model: TracedModel, loss: str) -> Callable[..., jax.Array]:
             counts = first + jnp.arange(block_rows) < n_rows
             if rows.weight is not None:
                 counts &= rows.weight > 0
-            terms = _row_terms(model, loss, params, f_scale, rows)
+            jacobian = curve.evaluate(model, rows.x, list(params), n_rows > 0, any_angle=any_angle)
+            terms = _row_terms(jacobian, loss, f_scale, rows)
             return total + reduce_block(terms, counts)
 
         n_blocks = (n_rows + block_rows - 1) // block_rows
-        n_sums = 2 + n_params + n_params * (n_params + 1) // 2
+        n_sums = 3 + n_params + n_params * (n_params + 1) // 2
         lanes = lax.fori_loop(0, n_blocks, add_block, jnp.zeros((n_sums, _LANES)))
         return jnp.asarray(lanes.sum(axis=1))
 
@@ -236,30 +262,21 @@ class _RowTerms(NamedTuple):
     """What each row adds to the sums, arrays of shape (rows,).
 
     ``columns`` are those of the Jacobian and ``residual`` is scaled so that the products of
-    columns sum to the Gram matrix, and columns times residual to the gradient.
+    columns sum to the Gram matrix, and columns times residual to the gradient. ``is_left`` is 1
+    where the row must be evaluated by another program.
     """
 
     cost: jax.Array
     model_norm: jax.Array
     columns: list[jax.Array]
     residual: jax.Array
+    is_left: jax.Array
 
 
-def _row_terms(
-    model: TracedModel, loss: str, params: jax.Array, f_scale: jax.Array, block: Chunk
-) -> _RowTerms:
-    """Evaluate model and Jacobian in each row of a block, weighted and under the loss."""
-    x, y, sigma, weight, _ = block
-
-    def curve(*params: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(model.function(x, *params), y.shape).astype(jnp.float64)
-
-    value, derivative = jax.linearize(curve, *params)
-    # Without the barrier XLA fuses the model into each of its consumers, and evaluates its
-    # transcendental functions once for every column and every sum.
-    value = lax.optimization_barrier(value)
-    directions = np.eye(model.n_params)
-    columns = [jnp.broadcast_to(derivative(*direction), y.shape) for direction in directions]
+def _row_terms(jacobian: Jacobian, loss: str, f_scale: jax.Array, block: Chunk) -> _RowTerms:
+    """Return what each row of a block adds, weighted and under the loss."""
+    _, y, sigma, weight, _ = block
+    value, columns, is_out_of_range = jacobian
     residual = value - y
     if sigma is not None:
         value, residual = value / sigma, residual / sigma
@@ -272,7 +289,8 @@ def _row_terms(
         root = jnp.sqrt(weight)
         cost, model_norm, residual = weight * cost, weight * model_norm, root * residual
         columns = [root * column for column in columns]
-    return _RowTerms(cost, model_norm, columns, residual)
+    is_left = jnp.zeros_like(y) if is_out_of_range is None else is_out_of_range.astype(y.dtype)
+    return _RowTerms(cost, model_norm, columns, residual, is_left)
 
 
 def _robust_terms(
@@ -298,6 +316,7 @@ def _reduce_in_one_sweep(terms: _RowTerms, counts: jax.Array) -> jax.Array:
     products += [
         columns[i] * columns[j] for i in range(len(columns)) for j in range(i, len(columns))
     ]
+    products.append(terms.is_left)
     # where, not a factor of 0: padding may be infinite where the model overflows.
     operands = [jnp.where(counts, product, 0.0).reshape(-1, _LANES) for product in products]
     zeros = [jnp.zeros((), operand.dtype) for operand in operands]
@@ -325,6 +344,7 @@ def _reduce_by_product(terms: _RowTerms, counts: jax.Array) -> jax.Array:
             ),
             products[:-1, -1],
             products[:-1, :-1][upper],
+            jnp.sum(jnp.where(counts, terms.is_left, 0.0))[np.newaxis],
         ]
     )
     return jnp.zeros((sums.size, _LANES)).at[:, 0].set(sums)
