@@ -7,11 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._engine.equations import Equations
-from ._engine.record import equations_from_record, equations_to_record
+from ._engine.record import (
+    array_from_record,
+    count_from_record,
+    equations_from_record,
+    equations_to_record,
+)
 from ._engine.recursive import forget, update
 from ._engine.state import FitState
 from ._fit import Problem, sum_in_memory
 from ._resume import identify_model, require_compatible
+from ._saving import Saver
 from ._streams import ArrayStream, Rows
 from .checkpoint import JSONCheckpoint
 from .exceptions import CorruptCheckpointError
@@ -78,10 +84,10 @@ def _forget_rows(rows: Rows, factor: float) -> Rows:
 
 
 def save_batches(
-    checkpoint: JSONCheckpoint, state: BatchState, problem: Problem, settings: Mapping[str, Any]
+    saver: Saver, state: BatchState, problem: Problem, settings: Mapping[str, Any]
 ) -> None:
-    """Write the state of a stream of batches."""
-    checkpoint.save(
+    """Save the state of a stream of batches, or warn of what prevents it."""
+    path = saver.save(
         {
             "iteration": state.n_batches,
             "params": state.params.tolist(),
@@ -93,6 +99,8 @@ def save_batches(
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
     )
+    if path is not None:
+        saver.tell_saved(path)
 
 
 def load_batches(
@@ -109,9 +117,10 @@ def load_batches(
     identity = {**identify_model(problem), **settings}
     try:
         saved_identity = dict(record["identity"])
-        params = np.array([float(value) for value in record["params"]])
+        params = array_from_record(record["params"])
         equations = equations_from_record(record["equations"], params.size)
-        n_batches, n_samples = int(record["iteration"]), int(record["n_samples"])
+        n_batches = count_from_record(record["iteration"])
+        n_samples = count_from_record(record["n_samples"])
         kept = None if record["kept"] is None else _rows_from_record(record["kept"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptCheckpointError(
@@ -133,9 +142,9 @@ def _rows_to_record(rows: Rows) -> dict[str, Any]:
 
 
 def _rows_from_record(record: Mapping[str, Any]) -> Rows:
-    y = np.array(record["y"], dtype=np.float64)
-    columns = [np.array(column, dtype=np.float64) for column in record["columns"]]
-    weight = None if record["weight"] is None else np.array(record["weight"], dtype=np.float64)
-    if y.size >= _START_ROWS or any(column.shape != y.shape for column in columns):
-        raise ValueError("the rows kept don't fit")
+    y = array_from_record(record["y"])
+    columns = [array_from_record(column, y.size) for column in record["columns"]]
+    weight = None if record["weight"] is None else array_from_record(record["weight"], y.size)
+    if y.size >= _START_ROWS:
+        raise ValueError("the rows kept are too many")
     return Rows(columns, y, None, weight)

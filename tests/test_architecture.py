@@ -13,9 +13,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A room may import those that stand before it.
 ORDER = [
     "exceptions",
+    "_warnings",
     "_engine",
     "_storage",
+    "_format",
     "checkpoint",
+    "_saving",
     "_streams",
     "_fit",
     "_problem",
@@ -43,6 +46,7 @@ WITHIN = {
         "trust_region",
         "recursive",
     ],
+    "_storage": ["local", "remote", "__init__"],
     "_streams": ["rows", "memory_maps", "arrays", "dask_arrays", "scan", "__init__"],
 }
 # Foreign libraries that live in few rooms.
@@ -50,7 +54,8 @@ HOMES = {
     "jax": {"_engine/kernel", "_engine/loss", "_engine/model", "_engine/prediction"},
     "sklearn": {"exceptions", "regressor", "_callbacks"},
     "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/scan"},
-    "json": {"checkpoint"},
+    "fsspec": {"_storage/remote"},
+    "json": {"_format"},
     "rich": {"_progress"},
     "scipy": {"_problem", "_result"},
 }

@@ -16,6 +16,7 @@ from nlsq_sklearn import (
     AdaptiveHybridStreamingOptimizer,
     CheckpointWarning,
     CorruptCheckpointError,
+    IncompatibleCheckpointError,
     JSONCheckpoint,
 )
 
@@ -163,7 +164,8 @@ HOSTILE = {
     "another encoding": lambda: '{"iteration": "ä"}'.encode("latin-1"),
     "no digest": lambda: b'{"iteration": 1, "params": [1.0], "schema": 1}',
     "no schema": lambda: _signed(_record(1)),
-    "a schema of the future": lambda: _signed({**_record(1), "schema": 99}),
+    "a schema that is no number": lambda: _signed({**_record(1), "schema": True}),
+    "a stamp that is none": lambda: _signed({**_record(1), "schema": 1, "stamp": [1]}),
     "a digest of the wrong type": lambda: b'{"iteration": 1, "digest": [1]}',
     "a surrogate": lambda: b'{"iteration": "\\ud800", "digest": "\\udfff"}',
 }
@@ -177,6 +179,20 @@ def test_a_hostile_file_is_refused(checkpoint, make, name):
     with pytest.raises(CorruptCheckpointError):
         checkpoint.load()
     assert checkpoint.list() == []
+
+
+@pytest.mark.parametrize("schema", [0, 2, 99])
+@pytest.mark.parametrize("name", [LATEST, DATED + ".gz"])
+def test_a_file_of_an_unknown_schema_is_refused_and_no_older_file_is_taken(
+    checkpoint, name, schema
+):
+    """It is not damaged: another version of the package has gone on with the fit."""
+    _put(checkpoint, "checkpoint_20230101_120000.json", _signed({**_record(1), "schema": 1}))
+    content = _signed({**_record(2), "schema": schema})
+    _put(checkpoint, name, gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(IncompatibleCheckpointError, match=rf"schema {schema}, .* reads 1"):
+        checkpoint.load()
+    assert [info.iteration for info in checkpoint.list()] == [1]
 
 
 def test_a_file_that_is_signed_as_the_hostile_ones_are_is_taken(checkpoint):

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nlsq_sklearn import _storage
-from nlsq_sklearn._storage import LocalDirectory
+from nlsq_sklearn._storage import local
+from nlsq_sklearn._storage.local import LocalDirectory
 
 _MAX_BYTES = 2**24
 _PREFIX = ".nlsq_sklearn-"
@@ -25,7 +25,7 @@ _PREFIX = ".nlsq_sklearn-"
 # Other processes load the module alone: without JAX they start in no time.
 _LOAD = f"""
 import importlib.util, os, signal, sys
-spec = importlib.util.spec_from_file_location("storage", {_storage.__file__!r})
+spec = importlib.util.spec_from_file_location("storage", {local.__file__!r})
 storage = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(storage)
 directory = storage.LocalDirectory(sys.argv[1])
