@@ -14,7 +14,7 @@ SCHEMA = 1
 
 # Parsing takes time and memory by what is parsed: some 30 bytes for a number, 70 for a list, 200
 # for a key. A record has a few KB; these limits hold the largest that a fit of 1,200 parameters
-# writes, and keep what a hostile file can cost below 400 MB and some seconds.
+# writes, and keep what a hostile file can cost at 200 MB and 2 seconds.
 MAX_BYTES = 32 * 2**20
 _MOST = {
     "numbers": (b",", 2**21),

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from .local import LocalDirectory
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]+)://")
 # What pathlib leaves of a URL.
 _CRUSHED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 
