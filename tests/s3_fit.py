@@ -97,16 +97,27 @@ class Interrupter:
                 ).start()
 
     def _pass_on(self, source, target, is_upward):
+        is_cutting = False
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if is_upward and self.cut_uploads and data.startswith(b"PUT "):
-                    self.n_cut += 1
-                    target.sendall(data[: data.index(b"\r\n\r\n") + 100])
-                    break
+                if is_upward and self.cut_uploads and (is_cutting or data.startswith(b"PUT ")):
+                    head, body = (b"", data) if is_cutting else _split(data)
+                    is_cutting = True
+                    data = head + body[: len(body) // 2]
+                    if body:
+                        self.n_cut += 1
+                        target.sendall(data)
+                        break
                 target.sendall(data)
         for connection in (source, target):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def _split(request):
+    """Return the head of a request and what has come of its body."""
+    head, end, body = request.partition(b"\r\n\r\n")
+    return head + end, body
 
 
 def _pause(n_chunks):

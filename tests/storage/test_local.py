@@ -219,6 +219,24 @@ directory.write("file", b"never seen")
     assert directory.names() == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state can't be told")
+def test_what_a_killed_writer_left_is_swept_before_its_parent_asks_for_it(directory):
+    """Until then the writer is a zombie, which still takes signals."""
+    writer = _start(
+        """
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+directory.write("file", b"never seen")
+""",
+        directory.path,
+    )
+    os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)  # dead, and left a zombie
+    os.kill(writer.pid, 0)
+    assert len(_temporaries(directory)) == 1
+    directory.create()
+    assert directory.names() == []
+    writer.communicate(timeout=60)
+
+
 def test_what_a_living_writer_is_at_stays_and_becomes_its_file(directory):
     writer = _start(
         """
