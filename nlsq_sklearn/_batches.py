@@ -20,7 +20,7 @@ from ._resume import identify_model, require_compatible
 from ._saving import Saver
 from ._streams import ArrayStream, Rows
 from .checkpoint import JSONCheckpoint
-from .exceptions import CorruptCheckpointError
+from .exceptions import CorruptCheckpointError, IncompatibleCheckpointError
 
 _START_ROWS = 256
 
@@ -116,18 +116,21 @@ def load_batches(
     path, record = checkpoint.load_with_path()
     identity = {**identify_model(problem), **settings}
     try:
-        saved_identity = dict(record["identity"])
-        params = array_from_record(record["params"])
+        require_compatible(dict(record["identity"]), identity, path)
+        params = array_from_record(record["params"], problem.objective.model.n_params)
         equations = equations_from_record(record["equations"], params.size)
         n_batches = count_from_record(record["iteration"])
         n_samples = count_from_record(record["n_samples"])
         kept = None if record["kept"] is None else _rows_from_record(record["kept"])
+        if not (equations.is_finite and np.isfinite(params).all()):
+            raise ValueError("it is not finite")
+    except IncompatibleCheckpointError:
+        raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptCheckpointError(
             f"{path} is not the checkpoint of a partial_fit: {error!r}. Give the directory that "
             "partial_fit saved to."
         ) from error
-    require_compatible(saved_identity, identity, path)
     if checkpoint.on_resume is not None:
         checkpoint.on_resume(path)
     return BatchState(params, equations, n_batches, n_samples, kept)

@@ -83,11 +83,15 @@ def disk(tmp_path):
 
 def fill(disk):
     """Fill the file system to its last byte."""
+
+    def write_forever(file, size):
+        while True:
+            file.write(bytes(size))
+
     with open(disk / "filler", "ab", buffering=0) as file:
         for size in (4096, 1):
             with pytest.raises(OSError, match="No space left"):
-                while True:
-                    file.write(bytes(size))
+                write_forever(file, size)
 
 
 def remount(disk, how):

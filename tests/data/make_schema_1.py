@@ -12,7 +12,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from nlsq_sklearn import AdaptiveHybridStreamingOptimizer, JSONCheckpoint, StreamingCurveFitRegressor
+from nlsq_sklearn import (
+    AdaptiveHybridStreamingOptimizer,
+    JSONCheckpoint,
+    StreamingCurveFitRegressor,
+)
 
 P0 = (1.0, 1.0, 1.0)
 
@@ -62,7 +66,9 @@ def main(target):
         shutil.copy(Path(directory) / "checkpoint_latest.json", target / "partial_fit.json")
     with tempfile.TemporaryDirectory() as directory:
         regressor(directory).partial_fit(x[:50, np.newaxis], y[:50])
-        shutil.copy(Path(directory) / "checkpoint_latest.json", target / "partial_fit_few_rows.json")
+        shutil.copy(
+            Path(directory) / "checkpoint_latest.json", target / "partial_fit_few_rows.json"
+        )
 
 
 if __name__ == "__main__":
