@@ -189,11 +189,7 @@ def equations_from_record(record: Mapping[str, Any], n_params: int) -> Equations
             array_from_record(record["gram"], n_params * (n_params + 1) // 2),
         ]
     )
-    equations = Equations.from_packed(packed, n_params, _to_rows(record["n_rows"]))
-    sums_of_squares = [equations.cost, equations.model_norm, *np.diag(equations.gram)]
-    if any(value < 0 for value in sums_of_squares):  # NaN is a trial's that left the range
-        raise ValueError("a sum of squares is negative")
-    return equations
+    return Equations.from_packed(packed, n_params, _to_rows(record["n_rows"]))
 
 
 def _to_equations(record: Any, n_params: int) -> Equations | None:
