@@ -62,5 +62,7 @@ def _as_dict(identity):
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    atheris.Setup([*sys.argv, str(KEPT), "-rss_limit_mb=2048", "-timeout=20"], test_one_input)
+    # libFuzzer writes what it makes up into the first directory.
+    corpus = [tempfile.mkdtemp(), str(KEPT)]
+    atheris.Setup([*sys.argv, *corpus, "-rss_limit_mb=2048", "-timeout=20"], test_one_input)
     atheris.Fuzz()
