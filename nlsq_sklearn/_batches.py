@@ -7,14 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._engine.equations import Equations
-from ._engine.record import equations_from_record, equations_to_record
+from ._engine.record import (
+    array_from_record,
+    count_from_record,
+    equations_from_record,
+    equations_to_record,
+)
 from ._engine.recursive import forget, update
 from ._engine.state import FitState
 from ._fit import Problem, sum_in_memory
 from ._resume import identify_model, require_compatible
+from ._saving import Saver
 from ._streams import ArrayStream, Rows
 from .checkpoint import JSONCheckpoint
-from .exceptions import CorruptCheckpointError
+from .exceptions import CorruptCheckpointError, IncompatibleCheckpointError
 
 _START_ROWS = 256
 
@@ -78,10 +84,10 @@ def _forget_rows(rows: Rows, factor: float) -> Rows:
 
 
 def save_batches(
-    checkpoint: JSONCheckpoint, state: BatchState, problem: Problem, settings: Mapping[str, Any]
+    saver: Saver, state: BatchState, problem: Problem, settings: Mapping[str, Any]
 ) -> None:
-    """Write the state of a stream of batches."""
-    checkpoint.save(
+    """Save the state of a stream of batches, or warn of what prevents it."""
+    path = saver.save(
         {
             "iteration": state.n_batches,
             "params": state.params.tolist(),
@@ -93,6 +99,8 @@ def save_batches(
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
     )
+    if path is not None:
+        saver.tell_saved(path)
 
 
 def load_batches(
@@ -108,20 +116,36 @@ def load_batches(
     path, record = checkpoint.load_with_path()
     identity = {**identify_model(problem), **settings}
     try:
-        saved_identity = dict(record["identity"])
-        params = np.array([float(value) for value in record["params"]])
+        require_compatible(dict(record["identity"]), identity, path)
+        params = array_from_record(record["params"], problem.objective.model.n_params)
         equations = equations_from_record(record["equations"], params.size)
-        n_batches, n_samples = int(record["iteration"]), int(record["n_samples"])
+        n_batches = count_from_record(record["iteration"])
+        n_samples = count_from_record(record["n_samples"])
         kept = None if record["kept"] is None else _rows_from_record(record["kept"])
+        _check_quadratic(params, equations)
+    except IncompatibleCheckpointError:
+        raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptCheckpointError(
             f"{path} is not the checkpoint of a partial_fit: {error!r}. Give the directory that "
             "partial_fit saved to."
         ) from error
-    require_compatible(saved_identity, identity, path)
     if checkpoint.on_resume is not None:
         checkpoint.on_resume(path)
     return BatchState(params, equations, n_batches, n_samples, kept)
+
+
+def _check_quadratic(params: np.ndarray, equations: Equations) -> None:
+    """Raise if these can't be the sums of squares and products of any rows."""
+    diagonal = np.diag(equations.gram)
+    if not (equations.is_finite and np.isfinite(params).all()):
+        raise ValueError("it is not finite")
+    if equations.cost < 0 or equations.model_norm < 0 or (diagonal < 0).any():
+        raise ValueError("a sum of squares is negative")
+    norms = np.sqrt(diagonal)
+    # The inequality of Cauchy and Schwarz, up to rounding and underflow.
+    if (np.abs(equations.gram) > 1.001 * np.outer(norms, norms) + 1e-300).any():
+        raise ValueError("a sum of products is larger than the sums of squares allow")
 
 
 def _rows_to_record(rows: Rows) -> dict[str, Any]:
@@ -133,9 +157,9 @@ def _rows_to_record(rows: Rows) -> dict[str, Any]:
 
 
 def _rows_from_record(record: Mapping[str, Any]) -> Rows:
-    y = np.array(record["y"], dtype=np.float64)
-    columns = [np.array(column, dtype=np.float64) for column in record["columns"]]
-    weight = None if record["weight"] is None else np.array(record["weight"], dtype=np.float64)
-    if y.size >= _START_ROWS or any(column.shape != y.shape for column in columns):
-        raise ValueError("the rows kept don't fit")
+    y = array_from_record(record["y"])
+    columns = [array_from_record(column, y.size) for column in record["columns"]]
+    weight = None if record["weight"] is None else array_from_record(record["weight"], y.size)
+    if y.size >= _START_ROWS:
+        raise ValueError("the rows kept are too many")
     return Rows(columns, y, None, weight)

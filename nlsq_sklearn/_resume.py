@@ -1,9 +1,7 @@
 """A fit and its checkpoints: when to save, what a checkpoint is tied to, how to go on from it."""
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
@@ -15,9 +13,10 @@ from ._engine.record import check_consistency, from_record, to_record
 from ._engine.state import FitState, Status
 from ._fit import Observer, Problem, run
 from ._problem import check_rows_are_independent
-from ._storage import LocalDirectory
+from ._saving import Saver
 from ._streams import Stream
-from .checkpoint import JSONCheckpoint
+from ._warnings import warn
+from .checkpoint import JSONCheckpoint, at_fixed_place
 from .exceptions import (
     CheckpointDirectoryError,
     CheckpointNotFoundError,
@@ -25,6 +24,9 @@ from .exceptions import (
     CorruptCheckpointError,
     IncompatibleCheckpointError,
 )
+
+# A checkpoint may hold anything: an error shall not show megabytes of it.
+_MOST_SHOWN = 500
 
 
 class Resume(Enum):
@@ -56,13 +58,11 @@ class Keeper:
         n_chunks: int,
         elapsed: float = 0.0,
     ) -> None:
-        self._checkpoint = checkpoint
+        self._saver = Saver(checkpoint)
         self._identity = identity
         self._n_chunks = n_chunks
         self._started_at = time.monotonic() - elapsed
-        self._saved_at = time.monotonic()
         self._unsaved: FitState | None = None
-        self._causes_told: set[tuple[str, int | None]] = set()
 
     def begin(self, state: FitState) -> None:
         """Make the directory and save the first state, so that a kill finds something to resume.
@@ -72,14 +72,7 @@ class Keeper:
         CheckpointDirectoryError
             If the directory can't be written to. Later failures only warn.
         """
-        try:
-            path = self._write(state)
-        except OSError as error:
-            raise CheckpointDirectoryError(
-                f"The checkpoint directory {self._checkpoint.directory} can't be written to: "
-                f"{error}. Give a directory that can, or checkpoint_dir=None."
-            ) from error
-        self._checkpoint.tell_saved(path)
+        self._saver.save_first(self._record(state))
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +90,7 @@ class Keeper:
     def on_chunk(self, state: FitState) -> None:
         """Save if it is time to."""
         self._unsaved = state
-        if time.monotonic() - self._saved_at >= self._checkpoint.interval:
+        if self._saver.is_due:
             self._save(state)
 
     def on_pass(self, state: FitState) -> None:
@@ -106,45 +99,28 @@ class Keeper:
 
     def finish(self, state: FitState) -> None:
         """Save the last state."""
+        self._unsaved = state
         self._save(state)
 
     def _save(self, state: FitState) -> None:
-        """Save, or warn once for each cause that prevents it; the fit goes on without."""
-        try:
-            path = self._write(state)
-        except OSError as error:
-            self._saved_at = time.monotonic()
-            cause = (type(error).__name__, error.errno)
-            if cause not in self._causes_told:
-                self._causes_told.add(cause)
-                warnings.warn(
-                    f"A checkpoint could not be saved in {self._checkpoint.directory}: {error}. "
-                    "Older ones stay as they are; the fit goes on, and saving is tried again.",
-                    CheckpointWarning,
-                    stacklevel=2,
-                )
-        else:
-            self._checkpoint.tell_saved(path)
+        path = self._saver.save(self._record(state))
+        if path is not None:
+            self._unsaved = None
+            self._saver.tell_saved(path)
 
-    def _write(self, state: FitState) -> str:
-        now = time.monotonic()
+    def _record(self, state: FitState) -> dict[str, Any]:
         record = to_record(state)
-        path = self._checkpoint.write(
-            {
-                "iteration": state.n_iter,
-                "params": record.pop("params"),
-                "phase": _phase(state),
-                "chunk": [state.next_chunk, self._n_chunks],
-                "elapsed_seconds": round(now - self._started_at, 3),
-                "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "versions": _versions(),
-                "identity": self._identity,
-                "state": record,
-            }
-        )
-        self._saved_at = time.monotonic()
-        self._unsaved = None
-        return path
+        return {
+            "iteration": state.n_iter,
+            "params": record.pop("params"),
+            "phase": _phase(state),
+            "chunk": [state.next_chunk, self._n_chunks],
+            "elapsed_seconds": round(time.monotonic() - self._started_at, 3),
+            "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "versions": _versions(),
+            "identity": self._identity,
+            "state": record,
+        }
 
 
 def run_resumable(
@@ -163,8 +139,7 @@ def run_resumable(
     """
     state, elapsed, keeper = None, 0.0, None
     if checkpoint is not None:
-        # The program may change its directory while it fits.
-        checkpoint = replace(checkpoint, directory=LocalDirectory(checkpoint.directory).path)
+        checkpoint = at_fixed_place(checkpoint)
         identity = identify(problem, stream)
         if resume is not Resume.NEVER:
             state, elapsed = _restore_if_needed(checkpoint, identity, stream.n_chunks, resume)
@@ -195,7 +170,7 @@ def _restore_if_needed(
     except CorruptCheckpointError as error:
         if resume is Resume.MUST:
             raise
-        warnings.warn(f"{error} The fit starts afresh.", CheckpointWarning, stacklevel=4)
+        warn(f"{error} The fit starts afresh.", CheckpointWarning)
     except NotADirectoryError as error:
         raise CheckpointDirectoryError(
             f"The checkpoint directory {checkpoint.directory} is not a directory: {error}. Give "
@@ -291,7 +266,12 @@ def _changes(saved: Any, current: Any, name: str) -> Iterator[str]:
             inner = f"{name} {key}".strip()
             yield from _changes(saved.get(key), current.get(key), inner)
     elif saved != current:
-        yield f"{name} changed from {saved!r} to {current!r}"
+        yield f"{name} changed from {_shown(saved)} to {_shown(current)}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _versions() -> dict[str, str]:
@@ -307,11 +287,10 @@ def _versions() -> dict[str, str]:
 def _warn_of_other_versions(saved: Mapping[str, Any]) -> None:
     changes = "; ".join(_changes(saved, _versions(), ""))
     if changes:
-        warnings.warn(
+        warn(
             f"The checkpoint was saved by other versions ({changes}): the fit goes on from it, "
             "but its last bits may differ from those of an uninterrupted one.",
             CheckpointWarning,
-            stacklevel=3,
         )
 
 

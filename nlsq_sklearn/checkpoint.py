@@ -1,38 +1,39 @@
 """Checkpoints: one JSON file a snapshot, written whole or not at all."""
 
-import gzip
-import hashlib
-import json
 import logging
 import os
 import re
 import time
-import warnings
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from ._storage import LocalDirectory
+from ._format import (
+    MAX_BYTES,
+    Snapshot,
+    UnknownSchemaError,
+    check_record,
+    compress,
+    decode,
+    digest_of,
+    encode,
+)
+from ._storage import Directory, absolute, below, check_path, open_directory
+from ._warnings import warn
 from .exceptions import (
     CheckpointNotFoundError,
     CheckpointWarning,
     CorruptCheckpointError,
+    IncompatibleCheckpointError,
 )
 
 _logger = logging.getLogger("nlsq_sklearn")
 
 LATEST = "checkpoint_latest.json"
-SCHEMA = 1
-"""Number of the layout of a record; each change of it gets a step that upgrades the older one."""
-
-_DATED = re.compile(r"checkpoint_(\d{8}_\d{6})(?:_(\d{6}))?\.json(\.gz)?")
+_DATED = re.compile(r"checkpoint_(\d{8}_\d{6})(?:_(\d{6}))?\.json(\.gz)?", re.ASCII)
 _STAMP = "%Y%m%d_%H%M%S"
-# A record has a few KB. More than this is not ours, and would only fill the memory.
-_MAX_BYTES = 64 * 2**20
 
 
 class CheckpointInfo(NamedTuple):
@@ -49,8 +50,9 @@ class JSONCheckpoint:
 
     Parameters
     ----------
-    directory : path-like
-        Made where it does not exist. Holds ``checkpoint_YYYYMMDD_HHMMSS.json`` (time in UTC, a
+    directory : path-like or str
+        A path, or a URL for fsspec such as ``s3://bucket/directory``; made where it does not
+        exist. Holds ``checkpoint_YYYYMMDD_HHMMSS.json`` (time in UTC, a
         counter behind it where two fall in one second) and ``checkpoint_latest.json``.
     interval : float, default=60
         Seconds between saves; 0 saves after each chunk. The last state of a fit is always saved.
@@ -62,9 +64,14 @@ class JSONCheckpoint:
         Called with the path of each checkpoint that was written.
     on_resume : callable or None, default=None
         Called with the path of the checkpoint that a fit goes on from.
+    storage_options : dict or None, default=None
+        For the file system of a URL, as Dask's: credentials, an endpoint. With None they come
+        from the environment, or from the configuration of fsspec. Never saved, nor shown.
 
     Raises
     ------
+    ImportError
+        If the package for a URL's kind of store is not installed.
     TypeError, ValueError
         If a parameter is of the wrong kind or out of its range.
 
@@ -85,12 +92,14 @@ class JSONCheckpoint:
     compression: bool = False
     on_save: Callable[[str], Any] | None = None
     on_resume: Callable[[str], Any] | None = None
+    storage_options: dict[str, Any] | None = field(default=None, repr=False, hash=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.directory, (str, os.PathLike)):
-            raise TypeError(f"The checkpoint directory must be a path, got {self.directory!r}.")
-        if not os.fspath(self.directory):
-            raise ValueError("The checkpoint directory must not be empty: write '.' for this one.")
+        check_path(self.directory)
+        if self.storage_options is not None and not isinstance(self.storage_options, dict):
+            raise TypeError(
+                f"storage_options must be a dict or None, got a {type(self.storage_options)}."
+            )
         if isinstance(self.interval, bool) or not isinstance(self.interval, Real):
             raise TypeError(f"interval must be a number of seconds, got {self.interval!r}.")
         if not self.interval >= 0:
@@ -106,8 +115,8 @@ class JSONCheckpoint:
                 raise TypeError(f"{name} must be callable or None, got {getattr(self, name)!r}.")
 
     @property
-    def _files(self) -> LocalDirectory:
-        return LocalDirectory(self.directory)
+    def _files(self) -> Directory:
+        return open_directory(self.directory, self.storage_options or {})
 
     def prepare(self) -> None:
         """Make the directory, and sweep what killed writers left in it.
@@ -135,9 +144,11 @@ class JSONCheckpoint:
         Raises
         ------
         OSError
-            If the file can't be written. Files written earlier stay as they were.
-        ValueError
-            If the record holds a number that is not finite, which JSON can't express.
+            If the file can't be written, or the record is larger than what `load` takes. Files
+            written earlier stay as they were.
+        TypeError, ValueError
+            If the record holds what JSON can't express: a number that is not finite, a key that
+            is no string.
         """
         path = self.write(record)
         self.tell_saved(path)
@@ -145,13 +156,13 @@ class JSONCheckpoint:
 
     def write(self, record: Mapping[str, Any]) -> str:
         """Write a checkpoint as `save` does, without calling ``on_save``."""
-        content = _encode(record)
+        check_record(record)
         files = self._files
-        self.prepare()
-        name = self._write_dated(files, content)
+        files.create()
+        name, content = self._write_dated(files, record)
         self.prune()  # before the next write, so that files don't pile up where it fails
         files.write(LATEST, content)
-        path = str(files.path / name)
+        path = files.location(name)
         _logger.info("checkpoint saved: %s (iteration %s)", path, record.get("iteration"))
         return path
 
@@ -160,23 +171,25 @@ class JSONCheckpoint:
         if self.on_save is not None:
             self.on_save(path)
 
-    def _write_dated(self, files: LocalDirectory, content: bytes) -> str:
-        """Write the dated file under a name that sorts behind all others; return the name."""
-        # mtime 0: the same record gives the same bytes.
-        data = gzip.compress(content, mtime=0) if self.compression else content
+    def _write_dated(self, files: Directory, record: Mapping[str, Any]) -> tuple[str, bytes]:
+        """Write the dated file under a name that sorts behind all others.
+
+        Return the name, and the content before it is compressed.
+        """
         while True:
             name = _next_name(files.names(), time.gmtime(), compression=self.compression)
+            content = encode(record, stamp="_".join(map(str, _order(name))))
             try:
-                files.write_new(name, data)
+                files.write_new(name, compress(content) if self.compression else content)
             except FileExistsError:
                 continue
-            return name
+            return name, content
 
     def load(self) -> dict[str, Any]:
         """Return the newest record that is whole.
 
-        The latest file is tried first, then the dated ones, newest first. A damaged file is
-        passed over with a `CheckpointWarning`.
+        That is the latest file, unless a newer dated one is there: the last save may have been
+        cut off between the two. A damaged file is passed over with a `CheckpointWarning`.
 
         Raises
         ------
@@ -184,45 +197,38 @@ class JSONCheckpoint:
             If there is no checkpoint.
         CorruptCheckpointError
             If there are files, and none of them is whole.
+        IncompatibleCheckpointError
+            If the newest was saved by a version that lays out its files in another way.
         """
         return self.load_with_path()[1]
 
     def load_with_path(self) -> tuple[str, dict[str, Any]]:
         """Return the path of the newest whole record, and the record; see `load`."""
         files = self._files
-        names = files.names()
-        candidates = [LATEST] if LATEST in names else []
-        candidates += [name for name in reversed(names) if _DATED.fullmatch(name)]
-        if not candidates:
+        reader = _Reader(files)
+        found = reader.newest()
+        if found is None and not reader.has_seen_any:
             raise CheckpointNotFoundError(
-                f"Checkpoint not found in {files.path}. Start the fit without resume to make one."
+                f"Checkpoint not found in {files.location('')}. Start the fit without resume to "
+                "make one."
             )
-        failures = []
-        for name in candidates:
-            path = str(files.path / name)
-            try:
-                record = _decode(files.read(name, _MAX_BYTES), name)
-            except FileNotFoundError:  # pruned by another writer since the names were read
-                continue
-            except (OSError, ValueError, RecursionError) as error:
-                failures.append(f"{path}: {error}")
-                continue
-            for failure in failures:
-                warnings.warn(
-                    f"Damaged checkpoint passed over, {failure}. Going on from {path}.",
-                    CheckpointWarning,
-                    stacklevel=4,
-                )
-            return path, record
-        if not failures:
+        if found is None and not reader.failures:
             raise CheckpointNotFoundError(
-                f"Checkpoint not found in {files.path}: another writer has just removed it."
+                f"Checkpoint not found in {files.location('')}: another writer has just removed it."
             )
-        raise CorruptCheckpointError(
-            "No checkpoint can be read: "
-            + "; ".join(failures)
-            + ". Remove the directory and start the fit without resume."
-        )
+        if found is None:
+            raise CorruptCheckpointError(
+                "No checkpoint can be read: "
+                + "; ".join(reader.failures)
+                + ". Remove the directory and start the fit without resume."
+            )
+        path, record = found
+        for failure in reader.failures:
+            warn(
+                f"Damaged checkpoint passed over, {failure}. Going on from {path}.",
+                CheckpointWarning,
+            )
+        return path, record
 
     def list(self) -> list[CheckpointInfo]:
         """Return the dated checkpoints that are whole, oldest first."""
@@ -230,12 +236,12 @@ class JSONCheckpoint:
         found = []
         for name in filter(_DATED.fullmatch, files.names()):
             try:
-                record = _decode(files.read(name, _MAX_BYTES), name)
-            except (OSError, ValueError, RecursionError) as error:
-                _logger.info("not a whole checkpoint: %s (%s)", files.path / name, error)
+                record = _read(files, name).record
+            except (OSError, ValueError) as error:
+                _logger.info("not a whole checkpoint: %s (%s)", files.location(name), error)
                 continue
             if {"iteration", "params"} <= record.keys():
-                path = str(files.path / name)
+                path = files.location(name)
                 found.append(CheckpointInfo(path, record["iteration"], record["params"]))
         return found
 
@@ -247,19 +253,82 @@ class JSONCheckpoint:
             try:
                 files.remove(name)
             except OSError as error:  # one too many does no harm
-                _logger.warning("checkpoint not removed: %s (%s)", files.path / name, error)
+                _logger.warning("checkpoint not removed: %s (%s)", files.location(name), error)
+
+
+class _Reader:
+    """Looks for the newest whole record of a directory, and keeps what was wrong with others."""
+
+    def __init__(self, files: Directory) -> None:
+        self._files = files
+        self.failures: list[str] = []
+        self.has_seen_any = False
+
+    def newest(self) -> tuple[str, dict[str, Any]] | None:
+        """Return the path and the record, None if there is none."""
+        names = self._files.names()
+        dated = [name for name in reversed(names) if _DATED.fullmatch(name)]
+        self.has_seen_any = bool(dated) or LATEST in names
+        latest = self._try(LATEST) if LATEST in names else None
+        newer = dated
+        if latest is not None and latest.stamp is not None:
+            newer = [name for name in dated if _order(name) > _as_order(latest.stamp)]
+        elif latest is not None:
+            newer = []
+        for name in newer:
+            snapshot = self._try(name)
+            if snapshot is not None:
+                return self._files.location(name), snapshot.record
+        return None if latest is None else (self._files.location(LATEST), latest.record)
+
+    def _try(self, name: str) -> Snapshot | None:
+        """Return the content of a file, None where it is damaged or gone."""
+        try:
+            return _read(self._files, name)
+        except UnknownSchemaError as error:
+            # Older files are no way out: the version that wrote this one has gone on since.
+            raise IncompatibleCheckpointError(
+                f"Incompatible checkpoint: {self._files.location(name)} was saved by another "
+                f"version: {error}. Use the version that saved it, or another directory."
+            ) from error
+        except FileNotFoundError:  # pruned by another writer since the names were read
+            return None
+        except (OSError, ValueError) as error:
+            self.failures.append(f"{self._files.location(name)}: {error}")
+            return None
+
+
+def _read(files: Directory, name: str) -> Snapshot:
+    return decode(files.read(name, MAX_BYTES), is_compressed=name.endswith(".gz"))
 
 
 def folder_of(checkpoint: JSONCheckpoint, identity: Mapping[str, Any]) -> JSONCheckpoint:
     """Return the checkpoint in a folder below the directory that belongs to one fit alone."""
-    return replace(
-        checkpoint, directory=Path(checkpoint.directory) / f"fit_{_digest(identity)[:32]}"
-    )
+    folder = f"fit_{digest_of(identity)[:32]}"
+    return replace(checkpoint, directory=below(checkpoint.directory, folder))
+
+
+def at_fixed_place(checkpoint: JSONCheckpoint) -> JSONCheckpoint:
+    """Return the checkpoint for a program that may change its directory while it fits."""
+    return replace(checkpoint, directory=absolute(checkpoint.directory))
 
 
 def as_checkpoint(value: Any) -> JSONCheckpoint | None:
     """Return a `JSONCheckpoint` for what a user gave: one, a path or None."""
     return value if value is None or isinstance(value, JSONCheckpoint) else JSONCheckpoint(value)
+
+
+def _order(name: str) -> tuple[str, int]:
+    """Return what a dated name sorts by: its time and its counter."""
+    match = _DATED.fullmatch(name)
+    assert match is not None
+    return match[1], int(match[2] or 0)
+
+
+def _as_order(stamp: str) -> tuple[str, int]:
+    """Return the order of a stamp; nothing is newer than one that is none of ours."""
+    match = re.fullmatch(r"(\d{8}_\d{6})_(\d{1,6})", stamp, re.ASCII)
+    return ("99999999_999999", 0) if match is None else (match[1], int(match[2]))
 
 
 def _next_name(names: "list[str]", now: time.struct_time, *, compression: bool) -> str:
@@ -290,74 +359,3 @@ def _is_time(stamp: str) -> bool:
 
 def _next_second(stamp: str) -> str:
     return (datetime.strptime(stamp, _STAMP) + timedelta(seconds=1)).strftime(_STAMP)
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    canonical = json.dumps(record, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _encode(record: Mapping[str, Any]) -> bytes:
-    reserved = {"schema", "digest"} & record.keys()
-    if reserved:
-        raise ValueError(f"The key {sorted(reserved)[0]!r} of a record is the checkpoint's own.")
-    _check_keys(record)
-    whole = {**record, "schema": SCHEMA}
-    return json.dumps({**whole, "digest": _digest(whole)}, allow_nan=False).encode()
-
-
-def _check_keys(value: Any) -> None:
-    """Raise for a key that JSON would turn into a string."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"The keys of a record must be strings, got {key!r}.")
-            _check_keys(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            _check_keys(inner)
-
-
-def _decode(content: bytes, name: str) -> dict[str, Any]:
-    """Return the record of a file.
-
-    Raises
-    ------
-    ValueError
-        If it is not a whole record of a schema we know.
-    """
-    if name.endswith(".gz"):
-        content = _decompress(content)
-    record = json.loads(content, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    if not isinstance(record, dict):
-        raise ValueError("it holds no JSON object")
-    digest = record.pop("digest", None)
-    if digest != _digest(record):
-        raise ValueError("its digest does not match its content")
-    schema = record.pop("schema", None)
-    if schema != SCHEMA:
-        raise ValueError(f"it has the schema {schema!r}, this version reads {SCHEMA}")
-    return record
-
-
-def _decompress(content: bytes) -> bytes:
-    """Return what is packed, unless it is damaged or unpacks to more than a record can have."""
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        data = inflater.decompress(content, _MAX_BYTES)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
-    if not inflater.eof or inflater.unused_data:
-        raise ValueError("the compressed data are cut off or too long")
-    return data
-
-
-def _unique_keys(pairs: "list[tuple[str, Any]]") -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return record
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

@@ -42,8 +42,9 @@ class AdaptiveHybridStreamingOptimizer:
         (n_features, n_rows) with several predictors. Each row stands for itself.
     n_params : int or None, default=None
         Number of parameters; with None it is read from the model's signature.
-    checkpoint_dir : path-like or None, default=None
-        Directory for checkpoints; None makes none.
+    checkpoint_dir : path-like, str or None, default=None
+        Directory for checkpoints, also a URL for fsspec (``s3://bucket/directory``) whose
+        credentials come from the environment or from its configuration; None makes none.
     checkpoint_interval : float, default=60
         Seconds between saves.
     max_checkpoints : int, default=5

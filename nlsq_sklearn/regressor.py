@@ -35,6 +35,7 @@ from ._problem import (
 )
 from ._result import as_result
 from ._resume import Resume, identify, run_resumable
+from ._saving import Saver
 from ._streams import Stream, is_dask, open_stream, predict_rows, score_rows
 from .checkpoint import JSONCheckpoint, as_checkpoint, folder_of
 
@@ -77,8 +78,8 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         Whether `fit` goes on from what is there: from the parameters of an earlier `fit`, and
         with ``checkpoint`` from a fit of the same model to the same data that was interrupted or
         finished, in this or in another process.
-    checkpoint : path-like, JSONCheckpoint or None, default=None
-        Directory for checkpoints. Each fit has a folder of its own in it.
+    checkpoint : path-like, str, JSONCheckpoint or None, default=None
+        Directory for checkpoints, also a URL for fsspec. Each fit has a folder of its own in it.
     random_state : int, RandomState instance or None, default=None
         Draws the starts at random instead of by a fixed rule.
 
@@ -263,6 +264,9 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         ------
         TypeError, ValueError
             As in `fit`.
+        CheckpointDirectoryError
+            If the first batch finds that the checkpoint directory can't be made. Later failures
+            only warn.
 
         References
         ----------
@@ -273,10 +277,12 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         stream = self._open(X, y, sample_weight, reset=is_first)
         problem = self._problem(self._traced_model(), None)
         state = None if is_first else self._batch_state
+        saver = self._batch_saver(is_first=is_first)
         for batch in stream.batches():
             state, fitted = update_batch(problem, state, batch, self.forgetting)
             self._store_batch(state, fitted, problem)
-            self._save_batch_if_due(state, problem)
+            if saver is not None and saver.is_due:
+                save_batches(saver, state, problem, self._batch_settings())
         return self
 
     def _store_batch(self, state: BatchState, fitted: FitState, problem: Problem) -> None:
@@ -290,27 +296,37 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         self.converged_ = fitted.status.is_converged
         self.n_samples_seen_, self.n_batches_seen_ = state.n_samples, state.n_batches
 
-    _batch_saved_at: float
+    _saver_of: tuple[JSONCheckpoint, Saver] | None = None
 
-    def _save_batch_if_due(self, state: BatchState, problem: Problem) -> None:
+    def _batch_saver(self, *, is_first: bool) -> Saver | None:
+        """Return what saves the stream: the same for all its batches, unless `checkpoint` changes.
+
+        Raises
+        ------
+        CheckpointDirectoryError
+            If the first batch of a stream finds that the directory can't be made.
+        """
         checkpoint = as_checkpoint(self.checkpoint)
-        now = time.monotonic()
         if checkpoint is None:
-            return
-        if state.n_batches > 1 and now - self._batch_saved_at < checkpoint.interval:
-            return
-        save_batches(checkpoint, state, problem, self._batch_settings())
-        self._batch_saved_at = now
+            return None
+        if self._saver_of is None or self._saver_of[0] != checkpoint:
+            self._saver_of = checkpoint, Saver(checkpoint)
+        saver = self._saver_of[1]
+        if is_first:
+            saver.prepare()
+        return saver
 
     def _batch_settings(self) -> dict[str, Any]:
         return {"features": self.n_features_in_, "forgetting": self.forgetting}
 
-    def load_checkpoint(self, directory: str | os.PathLike[str], n_features: int = 1) -> Self:
+    def load_checkpoint(
+        self, directory: str | os.PathLike[str] | JSONCheckpoint, n_features: int = 1
+    ) -> Self:
         """Go on with a stream of batches where its last checkpoint was saved.
 
         Parameters
         ----------
-        directory : path-like
+        directory : path-like, str or JSONCheckpoint
             Where `partial_fit` saved to.
         n_features : int, default=1
             Features of the batches.
@@ -331,9 +347,12 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         """
         self.n_features_in_ = n_features
         problem = self._problem(self._traced_model(), None)
-        state = load_batches(JSONCheckpoint(directory), problem, self._batch_settings())
+        found = directory if isinstance(directory, JSONCheckpoint) else JSONCheckpoint(directory)
+        state = load_batches(found, problem, self._batch_settings())
         self._store_batch(state, FitState.start(state.params[np.newaxis]), problem)
-        self._batch_saved_at = time.monotonic()
+        saver = self._batch_saver(is_first=False)
+        if saver is not None:
+            saver.wait_a_full_interval()
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -451,7 +470,6 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         self.n_samples_seen_, self.n_batches_seen_ = n_rows, 1
         # What batches to come add to.
         self._batch_state = BatchState(state.params, state.accepted, 1, n_rows)
-        self._batch_saved_at = time.monotonic()
 
 
 def _attributes(state: FitState) -> dict[str, Any]:

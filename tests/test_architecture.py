@@ -13,9 +13,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A room may import those that stand before it.
 ORDER = [
     "exceptions",
+    "_warnings",
     "_engine",
     "_storage",
+    "_format",
     "checkpoint",
+    "_saving",
     "_streams",
     "_fit",
     "_problem",
@@ -45,6 +48,7 @@ WITHIN = {
         "trust_region",
         "recursive",
     ],
+    "_storage": ["local", "remote", "__init__"],
     "_streams": ["rows", "memory_maps", "arrays", "dask_arrays", "scan", "__init__"],
 }
 # Foreign libraries that live in few rooms.
@@ -59,7 +63,8 @@ HOMES = {
     },
     "sklearn": {"exceptions", "regressor", "_callbacks"},
     "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/scan"},
-    "json": {"checkpoint"},
+    "fsspec": {"_storage/remote"},
+    "json": {"_format"},
     "rich": {"_progress"},
     "scipy": {"_problem", "_result"},
 }

@@ -229,7 +229,7 @@ def test_a_checkpoint_that_another_writer_removes_meanwhile_is_not_found(checkpo
     names = _names(checkpoint)
     for name in names:
         (Path(checkpoint.directory) / name).unlink()
-    monkeypatch.setattr(nlsq_sklearn._storage.LocalDirectory, "names", lambda self: names)
+    monkeypatch.setattr(nlsq_sklearn._storage.local.LocalDirectory, "names", lambda self: names)
     with pytest.raises(CheckpointNotFoundError):
         checkpoint.load()
 

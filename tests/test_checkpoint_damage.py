@@ -1,5 +1,7 @@
 """Damaged and hostile checkpoint files: an older record or an error, never another number."""
 
+import contextlib
+import copy
 import gzip
 import hashlib
 import json
@@ -11,13 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nlsq_sklearn import (
     AdaptiveHybridStreamingOptimizer,
+    CheckpointError,
     CheckpointWarning,
     CorruptCheckpointError,
+    IncompatibleCheckpointError,
     JSONCheckpoint,
+    StreamingCurveFitRegressor,
 )
+from nlsq_sklearn._format import decode
+from nlsq_sklearn._resume import restore
 
 LATEST = "checkpoint_latest.json"
 DATED = "checkpoint_20240101_120000.json"
@@ -44,23 +53,51 @@ def _put(checkpoint, name, content):
     (Path(checkpoint.directory) / name).write_bytes(content)
 
 
+def _curve(x, a, b):
+    return a * 2.718281828459045 ** (-b * x)
+
+
 @pytest.fixture(scope="module")
-def real_record(tmp_path_factory):
-    """Return the record of a fit in mid-pass, as a text of JSON."""
-    directory = tmp_path_factory.mktemp("fit")
+def real_files(tmp_path_factory):
+    """Return the content of each kind of file that real runs leave, by its kind."""
     x = np.linspace(0, 3, 1000)
     y = 2 * np.exp(-x) + np.random.default_rng(0).normal(0, 0.1, x.size)
-    texts = []
-    optimizer = AdaptiveHybridStreamingOptimizer(
-        lambda x, a, b: a * 2.718281828459045 ** (-b * x),
-        checkpoint_dir=directory,
-        checkpoint_interval=0,
-        max_checkpoints=1000,
-        chunk_size=300,
+    contents = {}
+    for suffix in (".json", ".json.gz"):
+        directory = tmp_path_factory.mktemp("fit")
+        optimizer = AdaptiveHybridStreamingOptimizer(
+            _curve,
+            checkpoint_dir=directory,
+            checkpoint_interval=0,
+            checkpoint_compression=suffix.endswith("gz"),
+            max_checkpoints=1000,
+            chunk_size=300,
+        )
+        optimizer.fit(x, y, p0=[1, 0.5])
+        for info in JSONCheckpoint(directory).list():
+            content = Path(info.path).read_bytes()
+            if decode(content, is_compressed=suffix.endswith("gz")).record["chunk"] == [2, 4]:
+                contents["mid-pass" + suffix] = content
+        contents["dated" + suffix] = content
+        contents["latest.json"] = (directory / LATEST).read_bytes()
+    stream = StreamingCurveFitRegressor(
+        _curve, p0=[1, 0.5], checkpoint=tmp_path_factory.mktemp("stream")
     )
-    optimizer.fit(x, y, p0=[1, 0.5])
-    texts = [path.read_text() for path in sorted(directory.glob("checkpoint_2*.json"))]
-    return next(text for text in texts if json.loads(text)["chunk"] == [2, 4])
+    stream.partial_fit(x[:10, np.newaxis], y[:10])
+    contents["partial_fit.json"] = (stream.checkpoint / LATEST).read_bytes()
+    return contents
+
+
+KINDS = [
+    *("dated.json", "dated.json.gz", "mid-pass.json", "latest.json", "partial_fit.json"),
+]
+
+
+@pytest.fixture(params=KINDS)
+def real_file(request, real_files):
+    """Return the name and the content of a file of a real run."""
+    name = LATEST if request.param == "latest.json" else DATED
+    return name + ".gz" * request.param.endswith("gz"), real_files[request.param]
 
 
 def _flip_a_bit(content):
@@ -88,6 +125,7 @@ def test_damaged_files_are_passed_over_with_a_warning_that_names_them(
     with pytest.warns(CheckpointWarning) as told:
         assert checkpoint.load() == _record(2)
     assert [str(latest) in str(w.message) and newest in str(w.message) for w in told] == [True]
+    assert told[0].filename == __file__, "a warning points to the user's line"
     for path in (middle, newest):
         Path(path).write_bytes(damage(Path(path).read_bytes()))
     with pytest.warns(CheckpointWarning) as told:
@@ -116,36 +154,120 @@ def _outcome(checkpoint, right):
     return "passed over" if told else "right"
 
 
-@pytest.mark.parametrize("name", [LATEST, DATED + ".gz"])
-def test_a_file_cut_off_at_any_byte_is_refused(checkpoint, real_record, name):
-    content = real_record.encode()
-    content = gzip.compress(content, mtime=0) if name.endswith("gz") else content
+OLDER = "checkpoint_20230101_120000.json"
+
+
+def _put_older(checkpoint):
+    """Write an older checkpoint; return its record."""
+    _put(checkpoint, OLDER, _signed({**_record(7), "schema": 1}))
+    return _record(7)
+
+
+def test_a_file_cut_off_at_any_byte_is_passed_over_or_refused(checkpoint, real_file):
+    name, content = real_file
     _put(checkpoint, name, content)
     right = checkpoint.load()
     for size in range(len(content)):
         _put(checkpoint, name, content[:size])
         assert _outcome(checkpoint, right) == "refused", size
+        older = _put_older(checkpoint)
+        assert _outcome(checkpoint, older) == "passed over", size
+        (Path(checkpoint.directory) / OLDER).unlink()
+    _put(checkpoint, name, content)
+    assert _outcome(checkpoint, right) == "right"
 
 
 def test_random_damage_gives_the_right_record_or_an_older_one_and_never_another(
-    checkpoint, real_record
+    checkpoint, real_file
 ):
-    content, random = real_record.encode(), np.random.default_rng(0)
-    _put(checkpoint, LATEST, content)
+    """2,000 files, half of them with a flipped bit, half with bytes changed at random."""
+    (name, content), random = real_file, np.random.default_rng(0)
+    _put(checkpoint, name, content)
     right = checkpoint.load()
     outcomes = []
-    for trial in range(600):
+    for trial in range(2000):
         damaged = bytearray(content)
         for place in random.integers(0, len(content), random.integers(1, 4)):
             damaged[place] ^= random.integers(1, 256) if trial % 2 else 1 << random.integers(8)
-        _put(checkpoint, LATEST, damaged)
-        for has_older in (False, True):
-            if has_older:
-                _put(checkpoint, DATED, content)
-            outcomes.append(_outcome(checkpoint, right))
-        (Path(checkpoint.directory) / DATED).unlink()
-    assert outcomes.count("refused") > 550
-    assert outcomes.count("passed over") > 550
+        _put(checkpoint, name, damaged)
+        # Some bits mean nothing, as those of the header of gzip that tell of the system.
+        outcome = _outcome(checkpoint, right)
+        outcomes.append(outcome)
+        older = _put_older(checkpoint)
+        expected = {"refused": ("passed over", older), "right": ("right", right)}[outcome]
+        assert _outcome(checkpoint, expected[1]) == expected[0]
+        (Path(checkpoint.directory) / OLDER).unlink()
+    assert outcomes.count("refused") > 1900
+
+
+_any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["params", "state", "n_rows", "y", "gram"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(
+    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=st.binary(max_size=200) | st.builds(lambda v: json.dumps(v).encode(), _any_json))
+def test_any_bytes_are_refused(checkpoint, content):
+    for name in (LATEST, DATED + ".gz"):
+        _put(checkpoint, name, content)
+    with pytest.raises(CorruptCheckpointError):
+        checkpoint.load()
+
+
+def _replaced(value, path, new):
+    """Return a copy of a record in which the value at a path is another."""
+    if not path:
+        return new
+    copied = copy.copy(value)
+    copied[path[0]] = _replaced(value[path[0]], path[1:], new)
+    return copied
+
+
+def _paths(value, path=()):
+    yield path
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _paths(inner, (*path, key))
+
+
+WRONG = [None, True, -1, 1.5, 10**30, "nan", "x", [], {}, [[]], [1, "x"], {"a": 1}, 1e308]
+
+
+@pytest.mark.parametrize("kind", ["mid-pass.json", "partial_fit.json"])
+def test_a_signed_record_with_any_part_replaced_is_resumed_or_refused(checkpoint, real_files, kind):
+    """A forger can sign: the digest is no secret. Whatever is resumed has the right types."""
+    record = json.loads(real_files[kind])
+    del record["digest"]
+    for path in list(_paths(record))[1:]:
+        for new in WRONG:
+            forged = _replaced(record, path, new)
+            _put(checkpoint, LATEST, _signed(forged))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CheckpointWarning)  # of other versions
+                with contextlib.suppress(CheckpointError):
+                    _resume_forged(checkpoint, kind, record["identity"])
+
+
+def _resume_forged(checkpoint, kind, identity):
+    if kind == "mid-pass.json":
+        state, elapsed = restore(checkpoint, identity, n_chunks=4)
+        numbers = [state.params, state.scale, state.candidates[0], np.array([state.radius])]
+        assert isinstance(elapsed, float)
+    else:
+        estimator = StreamingCurveFitRegressor(_curve, p0=[1, 0.5])
+        estimator.load_checkpoint(checkpoint)
+        numbers = [estimator.popt_, estimator.pcov_.ravel()]
+        assert type(estimator.n_batches_seen_) is int
+        assert type(estimator.n_samples_seen_) is int
+    assert all(array.dtype == np.float64 for array in numbers)
+    assert all(array.ndim == 1 for array in numbers)
 
 
 # Hostile files
@@ -163,7 +285,8 @@ HOSTILE = {
     "another encoding": lambda: '{"iteration": "ä"}'.encode("latin-1"),
     "no digest": lambda: b'{"iteration": 1, "params": [1.0], "schema": 1}',
     "no schema": lambda: _signed(_record(1)),
-    "a schema of the future": lambda: _signed({**_record(1), "schema": 99}),
+    "a schema that is no number": lambda: _signed({**_record(1), "schema": True}),
+    "a stamp that is none": lambda: _signed({**_record(1), "schema": 1, "stamp": [1]}),
     "a digest of the wrong type": lambda: b'{"iteration": 1, "digest": [1]}',
     "a surrogate": lambda: b'{"iteration": "\\ud800", "digest": "\\udfff"}',
 }
@@ -177,6 +300,20 @@ def test_a_hostile_file_is_refused(checkpoint, make, name):
     with pytest.raises(CorruptCheckpointError):
         checkpoint.load()
     assert checkpoint.list() == []
+
+
+@pytest.mark.parametrize("schema", [0, 2, 99])
+@pytest.mark.parametrize("name", [LATEST, DATED + ".gz"])
+def test_a_file_of_an_unknown_schema_is_refused_and_no_older_file_is_taken(
+    checkpoint, name, schema
+):
+    """It is not damaged: another version of the package has gone on with the fit."""
+    _put(checkpoint, "checkpoint_20230101_120000.json", _signed({**_record(1), "schema": 1}))
+    content = _signed({**_record(2), "schema": schema})
+    _put(checkpoint, name, gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(IncompatibleCheckpointError, match=rf"schema {schema}, .* reads 1"):
+        checkpoint.load()
+    assert [info.iteration for info in checkpoint.list()] == [1]
 
 
 def test_a_file_that_is_signed_as_the_hostile_ones_are_is_taken(checkpoint):

@@ -1,5 +1,6 @@
 """`FitState` as numbers, lists and dictionaries, and back: what JSON can hold, bit for bit."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,19 +53,19 @@ def from_record(record: Mapping[str, Any], n_params: int, n_chunks: int) -> FitS
     try:
         state = FitState(
             status=Status(_to_int(record["status"])),
-            params=_to_array(record["params"], n_params),
+            params=array_from_record(record["params"], n_params),
             equations=_to_equations(record["equations"], n_params),
-            scale=_to_array(record["scale"], n_params),
+            scale=array_from_record(record["scale"], n_params),
             radius=_to_float(record["radius"]),
             remaining=_to_float(record["remaining"]),
             step=_to_step(record["step"], n_params),
             candidates=np.stack(
-                [_to_array(point, n_params) for point in _to_list(record["candidates"])]
+                [array_from_record(point, n_params) for point in _to_list(record["candidates"])]
             ),
-            n_iter=_to_count(record["n_iter"]),
-            n_passes=_to_count(record["n_passes"]),
+            n_iter=count_from_record(record["n_iter"]),
+            n_passes=count_from_record(record["n_passes"]),
             history=tuple(_to_entry(entry, n_params) for entry in _to_list(record["history"])),
-            next_chunk=_to_count(record["next_chunk"]),
+            next_chunk=count_from_record(record["next_chunk"]),
             partial=tuple(equations_from_record(e, n_params) for e in _to_list(record["partial"])),
         )
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -98,21 +99,22 @@ def _from_float(value: float) -> float | str:
 
 def _to_float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise TypeError(f"{value!r} is not a number")
+        raise TypeError(f"{reprlib.repr(value)} is not a number")
     if isinstance(value, str) and value not in ("inf", "-inf", "nan"):
-        raise ValueError(f"{value!r} is not a number")
+        raise ValueError(f"{reprlib.repr(value)} is not a number")
     return float(value)
 
 
 def _to_int(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{value!r} is not a whole number")
+        raise TypeError(f"{reprlib.repr(value)} is not a whole number")
     return value
 
 
-def _to_count(value: Any) -> int:
+def count_from_record(value: Any) -> int:
+    """Return a whole number that is not negative."""
     if _to_int(value) < 0:
-        raise ValueError(f"{value!r} is not a count")
+        raise ValueError(f"{reprlib.repr(value)} is not a count")
     return int(value)
 
 
@@ -120,13 +122,13 @@ def _to_rows(value: Any) -> float:
     """Return a number of rows: whole, unless older ones count by a fraction."""
     number = _to_float(value)
     if not 0 <= number < np.inf:
-        raise ValueError(f"{value!r} is not a number of rows")
+        raise ValueError(f"{reprlib.repr(value)} is not a number of rows")
     return value if isinstance(value, int) else number
 
 
 def _to_list(values: Any) -> list[Any]:
     if not isinstance(values, list):
-        raise TypeError(f"{values!r} is not a list")
+        raise TypeError(f"{reprlib.repr(values)} is not a list")
     return values
 
 
@@ -146,9 +148,9 @@ def _to_entry(values: Any, n_params: int) -> dict[str, Any]:
     """Return an entry of the history, each value of its kind."""
     entry = dict(zip(_HISTORY_KEYS, _to_list(values), strict=True))
     if not isinstance(entry["accepted"], bool):
-        raise TypeError(f"{entry['accepted']!r} is not true or false")
-    entry["n_passes"] = _to_count(entry["n_passes"])
-    entry["params"] = _to_array(entry["params"], n_params).tolist()
+        raise TypeError(f"{reprlib.repr(entry['accepted'])} is not true or false")
+    entry["n_passes"] = count_from_record(entry["n_passes"])
+    entry["params"] = array_from_record(entry["params"], n_params).tolist()
     entry["radius"] = _to_float(entry["radius"])
     for key in ("cost", "damping", "step_length", "gain_ratio"):
         entry[key] = None if entry[key] is None else _to_float(entry[key])
@@ -159,10 +161,11 @@ def _from_array(array: np.ndarray) -> list[float | str]:
     return [_from_float(value) for value in array.tolist()]
 
 
-def _to_array(values: Any, size: int) -> np.ndarray:
-    if not isinstance(values, list) or len(values) != size:
+def array_from_record(values: Any, size: int | None = None) -> np.ndarray:
+    """Return the array of a list of numbers; it must have the size, if one is given."""
+    if size is not None and len(_to_list(values)) != size:
         raise ValueError(f"an array does not have the size {size}")
-    return np.array([_to_float(value) for value in values], dtype=float)
+    return np.array([_to_float(value) for value in _to_list(values)], dtype=float)
 
 
 def equations_to_record(equations: Equations) -> dict[str, Any]:
@@ -182,8 +185,8 @@ def equations_from_record(record: Mapping[str, Any], n_params: int) -> Equations
     packed = np.concatenate(
         [
             [_to_float(record["cost"]), _to_float(record["model_norm"])],
-            _to_array(record["gradient"], n_params),
-            _to_array(record["gram"], n_params * (n_params + 1) // 2),
+            array_from_record(record["gradient"], n_params),
+            array_from_record(record["gram"], n_params * (n_params + 1) // 2),
         ]
     )
     return Equations.from_packed(packed, n_params, _to_rows(record["n_rows"]))
@@ -206,7 +209,7 @@ def _to_step(record: Any, n_params: int) -> Step | None:
     if record is None:
         return None
     return Step(
-        trial=_to_array(record["trial"], n_params),
+        trial=array_from_record(record["trial"], n_params),
         predicted_reduction=_to_float(record["predicted_reduction"]),
         damping=_to_float(record["damping"]),
         length=_to_float(record["length"]),

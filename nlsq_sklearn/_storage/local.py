@@ -1,4 +1,4 @@
-"""The one door to the files of a checkpoint directory. What lies behind it can be exchanged."""
+"""Directories of a local file system. Imports nothing of the package."""
 
 import contextlib
 import errno
@@ -35,6 +35,10 @@ class LocalDirectory:
             return sorted(entry.name for entry in os.scandir(self.path))
         except FileNotFoundError:
             return []
+
+    def location(self, name: str) -> str:
+        """Return the path of a file."""
+        return str(self.path / name)
 
     def read(self, name: str, max_bytes: int) -> bytes:
         """Return the content of a file.
@@ -84,7 +88,12 @@ class LocalDirectory:
                 if target.exists():
                     raise FileExistsError(str(target)) from None
                 temporary.replace(target)
-        self._flush_directory()
+        try:
+            self._flush_directory()
+        except OSError:
+            # It would be written again under another name: files that may vanish would pile up.
+            target.unlink(missing_ok=True)
+            raise
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone already is no error: another writer pruned it."""
@@ -145,4 +154,14 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has ended, and its parent has not asked yet how."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:  # a system without /proc
+        return False
+    # The name of the program stands in parentheses, and may hold some itself.
+    return status.rpartition(b")")[2].split()[:1] in ([b"Z"], [b"X"])

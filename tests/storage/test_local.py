@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nlsq_sklearn import _storage
-from nlsq_sklearn._storage import LocalDirectory
+from nlsq_sklearn._storage import local
+from nlsq_sklearn._storage.local import LocalDirectory
 
 _MAX_BYTES = 2**24
 _PREFIX = ".nlsq_sklearn-"
@@ -25,7 +25,7 @@ _PREFIX = ".nlsq_sklearn-"
 # Other processes load the module alone: without JAX they start in no time.
 _LOAD = f"""
 import importlib.util, os, signal, sys
-spec = importlib.util.spec_from_file_location("storage", {_storage.__file__!r})
+spec = importlib.util.spec_from_file_location("storage", {local.__file__!r})
 storage = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(storage)
 directory = storage.LocalDirectory(sys.argv[1])
@@ -217,6 +217,24 @@ directory.write("file", b"never seen")
     assert len(_temporaries(directory)) == 1
     directory.create()
     assert directory.names() == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state can't be told")
+def test_what_a_killed_writer_left_is_swept_before_its_parent_asks_for_it(directory):
+    """Until then the writer is a zombie, which still takes signals."""
+    writer = _start(
+        """
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+directory.write("file", b"never seen")
+""",
+        directory.path,
+    )
+    os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)  # dead, and left a zombie
+    os.kill(writer.pid, 0)
+    assert len(_temporaries(directory)) == 1
+    directory.create()
+    assert directory.names() == []
+    writer.communicate(timeout=60)
 
 
 def test_what_a_living_writer_is_at_stays_and_becomes_its_file(directory):

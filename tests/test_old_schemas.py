@@ -1,0 +1,71 @@
+"""Files that old versions wrote are loaded with the numbers that they had."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlsq_sklearn import JSONCheckpoint, _batches, _resume
+from tests.data.make_schema_1 import P0, data, optimizer, regressor
+
+SCHEMA_1 = Path(__file__).parent / "data" / "schema_1"
+
+ANSWER = [2.5000385143852824, 1.3001465794865292, 0.5000630869492101]
+RECORDS = {
+    "finished": (5, "finished", ANSWER),
+    "mid_pass": (0, "streaming", [1.0, 1.0, 1.0]),
+    "partial_fit": (
+        10,
+        "partial_fit",
+        [2.5001529968002756, 1.2998024911104606, 0.4998313765556883],
+    ),
+    "partial_fit_few_rows": (
+        *(1, "partial_fit"),
+        [2.2780317359138826, 1.4470815664352992, 0.7233945352281029],
+    ),
+}
+
+
+@pytest.fixture
+def directory(request, tmp_path):
+    shutil.copy(SCHEMA_1 / f"{request.param}.json", tmp_path / "checkpoint_latest.json")
+    return tmp_path
+
+
+def saved_identity(directory):
+    """Return what the file is tied to: other versions of JAX and Dask name it otherwise."""
+    return json.loads((directory / "checkpoint_latest.json").read_text())["identity"]
+
+
+@pytest.mark.parametrize(
+    ("directory", "expected"), RECORDS.items(), indirect=["directory"], ids=RECORDS
+)
+def test_a_record_of_schema_1_is_loaded_with_its_numbers(directory, expected):
+    record = JSONCheckpoint(directory).load()
+    assert (record["iteration"], record["phase"], record["params"]) == expected
+
+
+@pytest.mark.parametrize("directory", ["finished", "mid_pass"], indirect=True)
+@pytest.mark.filterwarnings("ignore:The checkpoint was saved by other versions")
+def test_a_fit_of_schema_1_goes_on_to_the_known_answer(directory, monkeypatch):
+    identity = saved_identity(directory)
+    monkeypatch.setattr(_resume, "identify", lambda problem, stream: identity)
+    x, y = data()
+    result = optimizer(directory).fit(x, y, P0, resume=True)
+    assert result.success
+    np.testing.assert_allclose(result.popt, ANSWER, rtol=1e-9)
+    assert result.history[0]["n_passes"] == 1
+
+
+@pytest.mark.parametrize("directory", ["partial_fit", "partial_fit_few_rows"], indirect=True)
+def test_a_stream_of_schema_1_goes_on(directory, monkeypatch):
+    identity, record = saved_identity(directory), JSONCheckpoint(directory).load()
+    monkeypatch.setattr(_batches, "identify_model", lambda problem: identity)
+    stream = regressor().load_checkpoint(directory)
+    assert stream.popt_.tolist() == record["params"]
+    assert stream.n_samples_seen_ == record["n_samples"] == 50 * stream.n_batches_seen_
+    x, y = data()
+    stream.partial_fit(x[stream.n_samples_seen_ :, None], y[stream.n_samples_seen_ :])
+    np.testing.assert_allclose(stream.popt_, ANSWER, rtol=0.01)
