@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ from ._engine.record import check_consistency, from_record, to_record
 from ._engine.state import FitState, Status
 from ._fit import Observer, Problem, run
 from ._problem import check_rows_are_independent
+from ._signals import SignalGuard
 from ._storage import LocalDirectory
 from ._streams import Stream
 from .checkpoint import JSONCheckpoint
@@ -37,6 +39,8 @@ class Resume(Enum):
 
 class Keeper:
     """Saves the state of a fit as it goes, and on the way out whatever happens.
+
+    Within its ``with`` signals wait; those that end the fit act while it is `interruptible`.
 
     Parameters
     ----------
@@ -62,6 +66,8 @@ class Keeper:
         self._started_at = time.monotonic() - elapsed
         self._saved_at = time.monotonic()
         self._unsaved: FitState | None = None
+        self._untold: str | None = None
+        self._signals = SignalGuard()
         self._causes_told: set[tuple[str, int | None]] = set()
 
     def begin(self, state: FitState) -> None:
@@ -73,15 +79,17 @@ class Keeper:
             If the directory can't be written to. Later failures only warn.
         """
         try:
-            path = self._write(state)
+            self._write(state)
         except OSError as error:
             raise CheckpointDirectoryError(
                 f"The checkpoint directory {self._checkpoint.directory} can't be written to: "
                 f"{error}. Give a directory that can, or checkpoint_dir=None."
             ) from error
-        self._checkpoint.tell_saved(path)
+        with self._signals.released():
+            self._tell()
 
     def __enter__(self) -> Self:
+        self._signals.__enter__()
         return self
 
     def __exit__(
@@ -90,15 +98,31 @@ class Keeper:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Also on the way out of an error or of Ctrl-C: what was summed so far is not lost.
-        if self._unsaved is not None:
-            self._save(self._unsaved)
+        # Also on the way out of an error, of Ctrl-C or SIGTERM: what was summed so far is not lost.
+        try:
+            if self._unsaved is not None:
+                self._save(self._unsaved)
+        finally:
+            self._signals.restore()
+            try:
+                # Only now: Ctrl-C must not wait for what the user does on a save.
+                self._tell()
+            finally:
+                self._signals.send_again()
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Return the context in which signals may end the fit."""
+        return self._signals.released()
 
     def on_chunk(self, state: FitState) -> None:
-        """Save if it is time to."""
+        """Save if it is time to, or a signal asks for it."""
         self._unsaved = state
-        if time.monotonic() - self._saved_at >= self._checkpoint.interval:
+        self._signals.check()
+        is_due = time.monotonic() - self._saved_at >= self._checkpoint.interval
+        if is_due or self._signals.is_save_wished:
+            self._signals.is_save_wished = False
             self._save(state)
+            self._tell()
 
     def on_pass(self, state: FitState) -> None:
         """Save if it is time to."""
@@ -111,7 +135,7 @@ class Keeper:
     def _save(self, state: FitState) -> None:
         """Save, or warn once for each cause that prevents it; the fit goes on without."""
         try:
-            path = self._write(state)
+            self._write(state)
         except OSError as error:
             self._saved_at = time.monotonic()
             cause = (type(error).__name__, error.errno)
@@ -123,13 +147,17 @@ class Keeper:
                     CheckpointWarning,
                     stacklevel=2,
                 )
-        else:
+
+    def _tell(self) -> None:
+        """Call the user's function for the last save."""
+        if self._untold is not None:
+            path, self._untold = self._untold, None
             self._checkpoint.tell_saved(path)
 
-    def _write(self, state: FitState) -> str:
+    def _write(self, state: FitState) -> None:
         now = time.monotonic()
         record = to_record(state)
-        path = self._checkpoint.write(
+        self._untold = self._checkpoint.write(
             {
                 "iteration": state.n_iter,
                 "params": record.pop("params"),
@@ -144,7 +172,6 @@ class Keeper:
         )
         self._saved_at = time.monotonic()
         self._unsaved = None
-        return path
 
 
 def run_resumable(
@@ -177,8 +204,9 @@ def run_resumable(
         return state, elapsed
     with keeper:
         keeper.begin(state or FitState.start(problem.starts))
-        # The keeper first: what another observer's error interrupts is not lost.
-        state = run(problem, stream, [keeper, *observers], state)
+        with keeper.interruptible():
+            # The keeper first: what another observer's error interrupts is not lost.
+            state = run(problem, stream, [keeper, *observers], state)
         keeper.finish(state)
     return state, elapsed
 

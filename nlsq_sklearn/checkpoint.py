@@ -16,6 +16,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ._signals import SignalGuard
 from ._storage import LocalDirectory
 from .exceptions import (
     CheckpointNotFoundError,
@@ -147,10 +148,11 @@ class JSONCheckpoint:
         """Write a checkpoint as `save` does, without calling ``on_save``."""
         content = _encode(record)
         files = self._files
-        self.prepare()
-        name = self._write_dated(files, content)
-        self.prune()  # before the next write, so that files don't pile up where it fails
-        files.write(LATEST, content)
+        with SignalGuard():
+            self.prepare()
+            name = self._write_dated(files, content)
+            self.prune()  # before the next write, so that files don't pile up where it fails
+            files.write(LATEST, content)
         path = str(files.path / name)
         _logger.info("checkpoint saved: %s (iteration %s)", path, record.get("iteration"))
         return path

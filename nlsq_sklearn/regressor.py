@@ -1,5 +1,6 @@
 """`StreamingCurveFitRegressor`: the face for scikit-learn's pipelines and grid searches."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from ._problem import (
 )
 from ._result import as_result
 from ._resume import Resume, identify, run_resumable
+from ._signals import SignalGuard
 from ._streams import Stream, is_dask, open_stream, predict_rows, score_rows
 from .checkpoint import JSONCheckpoint, as_checkpoint, folder_of
 
@@ -272,16 +274,32 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         is_first = not hasattr(self, "_batch_state")
         stream = self._open(X, y, sample_weight, reset=is_first)
         problem = self._problem(self._traced_model(), None)
-        state = None if is_first else self._batch_state
+        signals = SignalGuard()
+        with signals if self.checkpoint is not None else contextlib.nullcontext():
+            try:
+                with signals.released():
+                    self._update_batches(stream, problem, signals)
+            except BaseException:
+                # Also on the way out of Ctrl-C or SIGTERM: the batches before are not lost.
+                if not self._is_batch_saved:
+                    self._save_batch(problem)
+                raise
+        return self
+
+    def _update_batches(self, stream: Stream, problem: Problem, signals: SignalGuard) -> None:
+        state = getattr(self, "_batch_state", None)
         for batch in stream.batches():
             state, fitted = update_batch(problem, state, batch, self.forgetting)
-            self._store_batch(state, fitted, problem)
-            self._save_batch_if_due(state, problem)
-        return self
+            with signals.held():  # the count of batches and what they left change together
+                self._store_batch(state, fitted, problem)
+                if self._is_save_due() or signals.is_save_wished:
+                    signals.is_save_wished = False
+                    self._save_batch(problem)
+            signals.check()
 
     def _store_batch(self, state: BatchState, fitted: FitState, problem: Problem) -> None:
         """Set the fitted attributes after a batch."""
-        self._batch_state = state
+        self._batch_state, self._is_batch_saved = state, False
         self.popt_, self.cost_ = state.params, state.equations.cost
         self.pcov_ = covariance(state.equations, absolute_sigma=False).matrix
         self.perr_ = np.sqrt(np.diag(self.pcov_))
@@ -290,17 +308,20 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         self.converged_ = fitted.status.is_converged
         self.n_samples_seen_, self.n_batches_seen_ = state.n_samples, state.n_batches
 
-    _batch_saved_at: float
+    _batch_saved_at = -np.inf
+    _is_batch_saved = True
 
-    def _save_batch_if_due(self, state: BatchState, problem: Problem) -> None:
+    def _is_save_due(self) -> bool:
         checkpoint = as_checkpoint(self.checkpoint)
-        now = time.monotonic()
         if checkpoint is None:
-            return
-        if state.n_batches > 1 and now - self._batch_saved_at < checkpoint.interval:
-            return
-        save_batches(checkpoint, state, problem, self._batch_settings())
-        self._batch_saved_at = now
+            return False
+        return bool(time.monotonic() - self._batch_saved_at >= checkpoint.interval)
+
+    def _save_batch(self, problem: Problem) -> None:
+        checkpoint = as_checkpoint(self.checkpoint)
+        if checkpoint is not None:
+            save_batches(checkpoint, self._batch_state, problem, self._batch_settings())
+            self._batch_saved_at, self._is_batch_saved = time.monotonic(), True
 
     def _batch_settings(self) -> dict[str, Any]:
         return {"features": self.n_features_in_, "forgetting": self.forgetting}
@@ -333,7 +354,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         problem = self._problem(self._traced_model(), None)
         state = load_batches(JSONCheckpoint(directory), problem, self._batch_settings())
         self._store_batch(state, FitState.start(state.params[np.newaxis]), problem)
-        self._batch_saved_at = time.monotonic()
+        self._batch_saved_at, self._is_batch_saved = time.monotonic(), True
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -451,7 +472,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         self.n_samples_seen_, self.n_batches_seen_ = n_rows, 1
         # What batches to come add to.
         self._batch_state = BatchState(state.params, state.accepted, 1, n_rows)
-        self._batch_saved_at = time.monotonic()
+        self._batch_saved_at, self._is_batch_saved = time.monotonic(), True
 
 
 def _attributes(state: FitState) -> dict[str, Any]:

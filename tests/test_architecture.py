@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "exceptions",
     "_engine",
+    "_signals",
     "_storage",
     "checkpoint",
     "_streams",
@@ -51,6 +52,7 @@ HOMES = {
     "sklearn": {"exceptions", "regressor", "_callbacks"},
     "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/scan"},
     "json": {"checkpoint"},
+    "signal": {"_signals"},
     "rich": {"_progress"},
     "scipy": {"_problem", "_result"},
 }
