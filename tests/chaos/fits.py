@@ -17,19 +17,19 @@ from nlsq_sklearn import (
 from tests.chaos.injection import arm
 from tests.fork_server import bits, note
 
-P0 = (1.5, 0.3, 4.0, 0.5)
+P0 = (2, 0.5, 1)
 LATEST = "checkpoint_latest.json"
 KINDS = ("optimizer", "dask", "search", "stream")
 
 
-def model(x, a, b, c, d):
-    return a * jnp.exp(-b * x) * jnp.sin(c * x) + d
+def model(x, a, b, c):
+    return a * jnp.exp(-b * x) + c
 
 
 def _data(n_rows):
     rng = np.random.default_rng(42)
     x = rng.uniform(0, 5, n_rows)
-    return x, 2 * np.exp(-0.4 * x) * np.sin(3.5 * x) + 1 + rng.normal(0, 0.1, n_rows)
+    return x, 2.5 * np.exp(-1.3 * x) + 0.5 + rng.normal(0, 0.05, n_rows)
 
 
 def _dask_data(n_rows, n_chunks):
@@ -96,13 +96,13 @@ def _optimizer(directory, settings, checkpoint):
 
 
 def _dask(directory, settings, checkpoint):
-    X, y = _dask_data(40_000, 16)
+    X, y = _dask_data(32_000, 10)
     regressor = StreamingCurveFitRegressor(model, p0=P0, warm_start=True, checkpoint=checkpoint)
     return _bits(regressor.fit(X, y))
 
 
 def _search(directory, settings, checkpoint):
-    X, y = _dask_data(12_000, 6)
+    X, y = _dask_data(6_000, 4)
     regressor = StreamingCurveFitRegressor(model, p0=P0, warm_start=True, checkpoint=checkpoint)
     search = GridSearchCV(regressor, {"loss": ["linear", "huber"]}, cv=2).fit(X, y)
     scores = [search.cv_results_[f"split{i}_test_score"] for i in range(2)]
