@@ -95,16 +95,18 @@ class Chaos:
         self.seed = seed
         self.most_kills = most_kills
         self._undisturbed = {}
+        self.seconds = {}
         self.counts = {case: Counter() for case in CASES}
         self.faults = []
 
     def undisturbed(self, kind):
-        """Return how a fit ends that nothing disturbs, its seconds and its calls of each step."""
+        """Return how a fit ends that nothing disturbs, with its calls of each step."""
         if kind not in self._undisturbed:
             plain = self.fit(kind, None, _EVERY_CHUNK)
             saved = self.fit(kind, str(self.directory / kind), _EVERY_CHUNK)
             assert plain.answer["bits"] == saved.answer["bits"]
             self._undisturbed[kind] = saved
+            self.seconds[kind] = saved.seconds
         return self._undisturbed[kind]
 
     def fit(self, kind, directory, settings, **how):
@@ -136,7 +138,8 @@ class _Round:
                 self._look_at(directory, outcome)
             elif n_killed:
                 break
-            else:  # it was quicker than the kill
+            else:  # it was quicker than the kill: the machine is idler now
+                self._chaos.seconds[self._kind] = outcome.seconds
                 n_directories += 1
                 if n_directories == 20:
                     self._fault("failed", "the kill never came")
@@ -164,7 +167,7 @@ class _Round:
         if step is None and signum != signal.SIGKILL and self._random.random() < 0.5:
             step = str(self._random.choice(list(STEPS)))
         if step is None:
-            after = self._random.uniform(0.05, 1.0) * undisturbed.seconds
+            after = self._random.uniform(0.05, 1.0) * self._chaos.seconds[self._kind]
             how = {"signal": signum, "after": after}
         else:
             most = undisturbed.answer["counts"][step] if settings["interval"] == 0 else 2
