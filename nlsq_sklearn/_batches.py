@@ -119,6 +119,7 @@ def load_batches(
             "partial_fit saved to."
         ) from error
     require_compatible(saved_identity, identity, path)
+    checkpoint.prepare()  # the next save may be far: what a killed writer left goes now
     if checkpoint.on_resume is not None:
         checkpoint.on_resume(path)
     return BatchState(params, equations, n_batches, n_samples, kept)

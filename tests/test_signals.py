@@ -68,7 +68,7 @@ def test_a_signal_in_mid_pass_saves_all_chunks_summed_so_far(server, expected, t
 @BOTH
 @pytest.mark.parametrize("name", ["fsync", "link", "replace", "unlink"])
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("n_calls", [1, 10])
+@pytest.mark.parametrize("n_calls", [1, 9])
 def test_a_signal_in_a_save_waits_until_its_files_are_whole(
     server, expected, tmp_path, signum, name, after, n_calls
 ):
