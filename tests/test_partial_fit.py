@@ -1,9 +1,9 @@
 """partial_fit: one look at each batch, as good as a fit of all."""
 
-import dask.array as da
 import os
 import socket
 
+import dask.array as da
 import jax.numpy as jnp
 import numpy as np
 import pytest
