@@ -44,7 +44,7 @@ def run_rounds(numbers, seed=0, kinds=KINDS, most_kills=3, seconds=float("inf"),
     seed : int
         With the number of a round it decides all that is random in it.
     kinds : sequence of str
-        Of fits.
+        Of fits; rounds of others are left out.
     most_kills : int
         In a round.
     seconds : float
@@ -58,7 +58,8 @@ def run_rounds(numbers, seed=0, kinds=KINDS, most_kills=3, seconds=float("inf"),
     faults : list of str
     """
     cases = [case for case in CASES if case[0] in kinds]
-    rounds = [(number, cases[number % len(cases)]) for number in numbers]
+    # A round stands for the same whichever kinds are chosen.
+    rounds = [(n, CASES[n % len(CASES)]) for n in numbers if CASES[n % len(CASES)] in cases]
     # All rounds of a kind of fit go to one process, which lets it run undisturbed once.
     shares = [[r for r in rounds if r[1][0] in kinds[job::jobs]] for job in range(jobs)]
     counts, faults = {case: Counter() for case in cases}, []
@@ -67,7 +68,7 @@ def run_rounds(numbers, seed=0, kinds=KINDS, most_kills=3, seconds=float("inf"),
         for future in [pool.submit(_run_share, *a) for a in arguments]:
             counted, told = future.result()
             faults += told
-            for case in counted:
+            for case in cases:
                 counts[case] += counted[case]
     return counts, faults
 
