@@ -85,8 +85,8 @@ def _forget_rows(rows: Rows, factor: float) -> Rows:
 
 def save_batches(
     saver: Saver, state: BatchState, problem: Problem, settings: Mapping[str, Any]
-) -> None:
-    """Save the state of a stream of batches, or warn of what prevents it."""
+) -> bool:
+    """Save the state of a stream of batches, or warn of what prevents it and return False."""
     path = saver.save(
         {
             "iteration": state.n_batches,
@@ -101,6 +101,7 @@ def save_batches(
     )
     if path is not None:
         saver.tell_saved(path)
+    return path is not None
 
 
 def load_batches(
@@ -130,6 +131,7 @@ def load_batches(
             f"{path} is not the checkpoint of a partial_fit: {error!r}. Give the directory that "
             "partial_fit saved to."
         ) from error
+    checkpoint.prepare()  # the next save may be far: what a killed writer left goes now
     if checkpoint.on_resume is not None:
         checkpoint.on_resume(path)
     return BatchState(params, equations, n_batches, n_samples, kept)

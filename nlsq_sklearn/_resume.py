@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
@@ -14,6 +15,7 @@ from ._engine.state import FitState, Status
 from ._fit import Observer, Problem, run
 from ._problem import check_rows_are_independent
 from ._saving import Saver
+from ._signals import SignalGuard
 from ._streams import Stream
 from ._warnings import warn
 from .checkpoint import JSONCheckpoint, at_fixed_place
@@ -40,6 +42,8 @@ class Resume(Enum):
 class Keeper:
     """Saves the state of a fit as it goes, and on the way out whatever happens.
 
+    Within its ``with`` signals wait; those that end the fit act while it is `interruptible`.
+
     Parameters
     ----------
     checkpoint : JSONCheckpoint
@@ -63,6 +67,8 @@ class Keeper:
         self._n_chunks = n_chunks
         self._started_at = time.monotonic() - elapsed
         self._unsaved: FitState | None = None
+        self._untold: str | None = None
+        self._signals = SignalGuard()
 
     def begin(self, state: FitState) -> None:
         """Make the directory and save the first state, so that a kill finds something to resume.
@@ -72,9 +78,12 @@ class Keeper:
         CheckpointDirectoryError
             If the directory can't be written to. Later failures only warn.
         """
-        self._saver.save_first(self._record(state))
+        self._untold = self._saver.save_first(self._record(state))
+        with self._signals.released():
+            self._tell()
 
     def __enter__(self) -> Self:
+        self._signals.__enter__()
         return self
 
     def __exit__(
@@ -83,15 +92,30 @@ class Keeper:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Also on the way out of an error or of Ctrl-C: what was summed so far is not lost.
-        if self._unsaved is not None:
-            self._save(self._unsaved)
+        # Also on the way out of an error, of Ctrl-C or SIGTERM: what was summed so far is not lost.
+        try:
+            if self._unsaved is not None:
+                self._save(self._unsaved)
+        finally:
+            self._signals.restore()
+            try:
+                # Only now: Ctrl-C must not wait for what the user does on a save.
+                self._tell()
+            finally:
+                self._signals.send_again()
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Return the context in which signals may end the fit."""
+        return self._signals.released()
 
     def on_chunk(self, state: FitState) -> None:
-        """Save if it is time to."""
+        """Save if it is time to, or a signal asks for it."""
         self._unsaved = state
-        if self._saver.is_due:
+        self._signals.check()
+        if self._saver.is_due or self._signals.is_save_wished:
+            self._signals.is_save_wished = False
             self._save(state)
+            self._tell()
 
     def on_pass(self, state: FitState) -> None:
         """Save if it is time to."""
@@ -105,7 +129,12 @@ class Keeper:
     def _save(self, state: FitState) -> None:
         path = self._saver.save(self._record(state))
         if path is not None:
-            self._unsaved = None
+            self._unsaved, self._untold = None, path
+
+    def _tell(self) -> None:
+        """Call the user's function for the last save."""
+        if self._untold is not None:
+            path, self._untold = self._untold, None
             self._saver.tell_saved(path)
 
     def _record(self, state: FitState) -> dict[str, Any]:
@@ -152,8 +181,9 @@ def run_resumable(
         return state, elapsed
     with keeper:
         keeper.begin(state or FitState.start(problem.starts))
-        # The keeper first: what another observer's error interrupts is not lost.
-        state = run(problem, stream, [keeper, *observers], state)
+        with keeper.interruptible():
+            # The keeper first: what another observer's error interrupts is not lost.
+            state = run(problem, stream, [keeper, *observers], state)
         keeper.finish(state)
     return state, elapsed
 

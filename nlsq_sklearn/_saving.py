@@ -50,8 +50,8 @@ class Saver:
         except OSError as error:
             raise self._refused(error) from error
 
-    def save_first(self, record: Mapping[str, Any]) -> None:
-        """Save a first record, without which the others are not worth trying.
+    def save_first(self, record: Mapping[str, Any]) -> str:
+        """Save a first record, without which others are not worth trying, and return its path.
 
         Raises
         ------
@@ -59,10 +59,9 @@ class Saver:
             If it can't be written.
         """
         try:
-            path = self._write(record)
+            return self._write(record)
         except OSError as error:
             raise self._refused(error) from error
-        self._checkpoint.tell_saved(path)
 
     def save(self, record: Mapping[str, Any]) -> str | None:
         """Save and return the path, or warn once for each cause that prevents it."""

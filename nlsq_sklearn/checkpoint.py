@@ -20,6 +20,7 @@ from ._format import (
     digest_of,
     encode,
 )
+from ._signals import SignalGuard
 from ._storage import Directory, absolute, below, check_path, open_directory
 from ._warnings import warn
 from .exceptions import (
@@ -158,10 +159,11 @@ class JSONCheckpoint:
         """Write a checkpoint as `save` does, without calling ``on_save``."""
         check_record(record)
         files = self._files
-        files.create()
-        name, content = self._write_dated(files, record)
-        self.prune()  # before the next write, so that files don't pile up where it fails
-        files.write(LATEST, content)
+        with SignalGuard():
+            files.create()
+            name, content = self._write_dated(files, record)
+            self.prune()  # before the next write, so that files don't pile up where it fails
+            files.write(LATEST, content)
         path = files.location(name)
         _logger.info("checkpoint saved: %s (iteration %s)", path, record.get("iteration"))
         return path

@@ -1,5 +1,6 @@
 """`StreamingCurveFitRegressor`: the face for scikit-learn's pipelines and grid searches."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from ._problem import (
 from ._result import as_result
 from ._resume import Resume, identify, run_resumable
 from ._saving import Saver
+from ._signals import SignalGuard
 from ._streams import Stream, is_dask, open_stream, predict_rows, score_rows
 from .checkpoint import JSONCheckpoint, as_checkpoint, folder_of
 
@@ -276,18 +278,35 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         is_first = not hasattr(self, "_batch_state")
         stream = self._open(X, y, sample_weight, reset=is_first)
         problem = self._problem(self._traced_model(), None)
-        state = None if is_first else self._batch_state
+        signals = SignalGuard()
         saver = self._batch_saver(is_first=is_first)
+        with contextlib.nullcontext() if saver is None else signals:
+            try:
+                with signals.released():
+                    self._update_batches(stream, problem, saver, signals)
+            except BaseException:
+                # Also on the way out of Ctrl-C or SIGTERM: the batches before are not lost.
+                if saver is not None and not self._is_batch_saved:
+                    self._save_batch(saver, problem)
+                raise
+        return self
+
+    def _update_batches(
+        self, stream: Stream, problem: Problem, saver: Saver | None, signals: SignalGuard
+    ) -> None:
+        state = getattr(self, "_batch_state", None)
         for batch in stream.batches():
             state, fitted = update_batch(problem, state, batch, self.forgetting)
-            self._store_batch(state, fitted, problem)
-            if saver is not None and saver.is_due:
-                save_batches(saver, state, problem, self._batch_settings())
-        return self
+            with signals.held():  # the count of batches and what they left change together
+                self._store_batch(state, fitted, problem)
+                if saver is not None and (saver.is_due or signals.is_save_wished):
+                    signals.is_save_wished = False
+                    self._save_batch(saver, problem)
+            signals.check()
 
     def _store_batch(self, state: BatchState, fitted: FitState, problem: Problem) -> None:
         """Set the fitted attributes after a batch."""
-        self._batch_state = state
+        self._batch_state, self._is_batch_saved = state, False
         self.popt_, self.cost_ = state.params, state.equations.cost
         self.pcov_ = covariance(state.equations, absolute_sigma=False).matrix
         self.perr_ = np.sqrt(np.diag(self.pcov_))
@@ -297,6 +316,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         self.n_samples_seen_, self.n_batches_seen_ = state.n_samples, state.n_batches
 
     _saver_of: tuple[JSONCheckpoint, Saver] | None = None
+    _is_batch_saved = True
 
     def _batch_saver(self, *, is_first: bool) -> Saver | None:
         """Return what saves the stream: the same for all its batches, unless `checkpoint` changes.
@@ -315,6 +335,11 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         if is_first:
             saver.prepare()
         return saver
+
+    def _save_batch(self, saver: Saver, problem: Problem) -> None:
+        self._is_batch_saved = save_batches(
+            saver, self._batch_state, problem, self._batch_settings()
+        )
 
     def _batch_settings(self) -> dict[str, Any]:
         return {"features": self.n_features_in_, "forgetting": self.forgetting}
@@ -350,6 +375,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         found = directory if isinstance(directory, JSONCheckpoint) else JSONCheckpoint(directory)
         state = load_batches(found, problem, self._batch_settings())
         self._store_batch(state, FitState.start(state.params[np.newaxis]), problem)
+        self._is_batch_saved = True
         saver = self._batch_saver(is_first=False)
         if saver is not None:
             saver.wait_a_full_interval()
@@ -470,6 +496,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         self.n_samples_seen_, self.n_batches_seen_ = n_rows, 1
         # What batches to come add to.
         self._batch_state = BatchState(state.params, state.accepted, 1, n_rows)
+        self._is_batch_saved = True
 
 
 def _attributes(state: FitState) -> dict[str, Any]:

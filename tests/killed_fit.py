@@ -1,28 +1,18 @@
-"""A process whose children fit, or save, until they are killed: ``python -m tests.killed_fit``.
+"""What `tests.fork_server` does in forks that are killed: a fit, and a save."""
 
-It reads tasks from standard input, one JSON object a line, and answers each with a line. Each task
-is done by a fork of its own, so that the time to import JAX is spent once; JAX itself starts in
-the fork, as in a process of its own.
-"""
-
-import json
 import os
-import select
 import signal
 import sys
-import time
-import traceback
-import warnings
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
 from nlsq_sklearn import AdaptiveHybridStreamingOptimizer, JSONCheckpoint
+from tests.fork_server import bits
 
 N_ROWS, CHUNK_ROWS = 400_000, 8192
 N_CHUNKS = 49
-_LONGEST_SECONDS = 60
 
 
 def model(x, a, b, c, d):
@@ -44,7 +34,7 @@ def fit(directory):
     resume = directory is not None and (Path(directory) / "checkpoint_latest.json").exists()
     result = optimizer.fit(x, y, p0=[1.5, 0.03, 0.45, 0.5], resume=resume)
     return {
-        "bits": [float(v).hex() for v in (*result.popt, *result.pcov.ravel(), result.cost)],
+        "bits": bits(result.popt, result.pcov, result.cost),
         "history": result.history,
         "success": result.success,
     }
@@ -69,56 +59,3 @@ def save(directory, iteration, n_calls):
     checkpoint.save({"iteration": iteration, "params": [iteration / 3] * 2000})
     sys.setprofile(None)
     return n_calls
-
-
-def _fork(task):
-    """Do a task in a fork, and kill it after a while; return what it answered, None if killed."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # The one other thread that there may be is jemalloc's, which knows how to be forked.
-        warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        os.close(reader)
-        _answer(task, writer)
-    os.close(writer)
-    is_limited = task["kill_after"] is not None
-    # It becomes readable when the fork answers or ends.
-    select.select([reader], [], [], task["kill_after"] if is_limited else _LONGEST_SECONDS)
-    if is_limited or not select.select([reader], [], [], 0)[0]:
-        os.kill(pid, signal.SIGKILL)  # harmless if it has ended: it is not waited for yet
-    with os.fdopen(reader) as file:
-        answer = file.read()
-    _, status = os.waitpid(pid, 0)
-    was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    if answer or (was_killed and (is_limited or task["do"] == "save")):
-        return json.loads(answer) if answer else None
-    raise RuntimeError("the fork failed, or took too long; its error stands above")
-
-
-def _answer(task, writer):
-    """Do a task, write its answer and end the process."""
-    status = 1
-    try:
-        warnings.simplefilter("error")
-        answer = json.dumps({"fit": fit, "save": save}[task["do"]](*task["arguments"]))
-        os.write(writer, answer.encode())
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def _main():
-    print("ready", flush=True)
-    for line in sys.stdin:
-        started_at = time.monotonic()
-        answer = _fork(json.loads(line))
-        seconds = time.monotonic() - started_at
-        print(json.dumps({"answer": answer, "seconds": seconds}), flush=True)
-
-
-if __name__ == "__main__":
-    _main()

@@ -15,6 +15,7 @@ ORDER = [
     "exceptions",
     "_warnings",
     "_engine",
+    "_signals",
     "_storage",
     "_format",
     "checkpoint",
@@ -65,6 +66,7 @@ HOMES = {
     "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/scan"},
     "fsspec": {"_storage/remote"},
     "json": {"_format"},
+    "signal": {"_signals"},
     "rich": {"_progress"},
     "scipy": {"_problem", "_result"},
 }

@@ -4,14 +4,14 @@ import gzip
 import itertools
 import json
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nlsq_sklearn import JSONCheckpoint
+from tests.fork_server import ForkServer
 from tests.killed_fit import N_CHUNKS
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes can't be forked")
@@ -20,38 +20,10 @@ LATEST = "checkpoint_latest.json"
 N_KILLS = 30
 
 
-class _Server:
-    """The process of `tests.killed_fit`."""
-
-    def __init__(self):
-        # One thread of linear algebra: a process that forks should have no other threads.
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.killed_fit"],
-            cwd=Path(__file__).parent.parent,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout.readline() == "ready\n"
-
-    def do(self, what, *arguments, kill_after=None):
-        """Return the answer (None if the process was killed) and the seconds that it took."""
-        task = {"do": what, "arguments": arguments, "kill_after": kill_after}
-        self.process.stdin.write(json.dumps(task) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        assert line, "the process of the tests failed; its error stands above"
-        return json.loads(line).values()
-
-
 @pytest.fixture(scope="module")
 def server():
-    server = _Server()
-    yield server
-    server.process.communicate(timeout=60)
-    assert server.process.returncode == 0
+    with ForkServer("tests.killed_fit") as server:
+        yield server
 
 
 def _temporaries(directory):
@@ -91,11 +63,13 @@ class _Killer:
         if is_resumed:
             self.resumed_at.append(JSONCheckpoint(directory).load()["chunk"])
         left = _temporaries(directory)
-        answer, seconds = self._server.do("fit", str(directory), kill_after=delay)
+        outcome = self._server.do("tests.killed_fit:fit", str(directory), after=delay)
+        answer = outcome.answer
+        assert answer is not None or (delay and outcome.signal == signal.SIGKILL)
         if answer is None:
             self.kills_left -= 1
         elif not is_resumed:  # the machine may be busier or idler now
-            self.uninterrupted_seconds = seconds
+            self.uninterrupted_seconds = outcome.seconds
         _check_that_all_files_are_whole(directory)
         if answer is not None:
             assert _temporaries(directory) == set(), "whoever saves sweeps what the dead left"
@@ -105,7 +79,7 @@ class _Killer:
 
 
 def test_a_fit_that_is_killed_again_and_again_ends_in_the_same_bits(server, tmp_path):
-    expected, _ = server.do("fit", None)
+    expected = server.do("tests.killed_fit:fit", None).answer
     assert expected["success"]
     found = [float.fromhex(bits) for bits in expected["bits"][:4]]
     np.testing.assert_allclose(found, [2, 0.02, 0.5, 1], rtol=0.01)
@@ -133,7 +107,8 @@ def test_a_save_that_is_killed_at_any_of_its_steps_costs_no_older_file(server, t
         checkpoint = JSONCheckpoint(directory, max_checkpoints=2, compression=True)
         for iteration in (1, 2):
             checkpoint.save({"iteration": iteration, "params": [iteration / 3] * 2000})
-        answer, _ = server.do("save", str(directory), 3, n_calls)
+        outcome = server.do("tests.killed_fit:save", str(directory), 3, n_calls)
+        assert outcome.answer is not None or outcome.signal == signal.SIGKILL
         n_leftovers += len(_temporaries(directory))
         assert _check_that_all_files_are_whole(directory) >= 2
         iterations = [info.iteration for info in checkpoint.list()]
@@ -143,7 +118,7 @@ def test_a_save_that_is_killed_at_any_of_its_steps_costs_no_older_file(server, t
         checkpoint.save({"iteration": 4, "params": [0.0]})
         assert _temporaries(directory) == set()
         assert [info.iteration for info in checkpoint.list()] == [iterations[-1], 4]
-        if answer is not None:
+        if outcome.answer is not None:
             break
     assert iterations == [2, 3]
     assert n_calls > 30, "opening, writing, flushing, linking, renaming, removing"

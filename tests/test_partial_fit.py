@@ -1,5 +1,8 @@
 """partial_fit: one look at each batch, as good as a fit of all."""
 
+import os
+import socket
+
 import dask.array as da
 import jax.numpy as jnp
 import numpy as np
@@ -140,6 +143,36 @@ def test_a_stream_that_was_killed_goes_on_from_its_checkpoint_to_the_same_bits(t
     assert resumed.popt_.tolist() == reference.popt_.tolist()
     assert resumed.pcov_.tolist() == reference.pcov_.tolist()
     assert resumed.n_batches_seen_ == 200
+
+
+def test_a_checkpoint_that_is_set_after_some_batches_saves_the_next(tmp_path):
+    X, y = decay_data(2000)
+    estimator = regressor().partial_fit(X[:1000], y[:1000])
+    estimator.set_params(checkpoint=tmp_path).partial_fit(X[1000:], y[1000:])
+    resumed = regressor(checkpoint=tmp_path).load_checkpoint(tmp_path)
+    assert resumed.n_batches_seen_ == 2
+    assert resumed.popt_.tolist() == estimator.popt_.tolist()
+
+
+def test_loading_sweeps_what_a_killed_writer_left(tmp_path):
+    X, y = decay_data(1000)
+    regressor(checkpoint=tmp_path).partial_fit(X, y)
+    names = sorted(os.listdir(tmp_path))
+    left = tmp_path / f".nlsq_sklearn-{socket.gethostname()}-{2**22 + 1}-01234567"
+    left.write_bytes(b"{")
+    regressor().load_checkpoint(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == names
+
+
+def test_a_batch_that_is_refused_saves_those_before_it(tmp_path):
+    X, y = decay_data(3000)
+    estimator = regressor(checkpoint=tmp_path)  # saves once a minute
+    for first in (0, 1000):
+        estimator.partial_fit(X[first : first + 1000], y[first : first + 1000])
+    y[2000] = np.nan
+    with pytest.raises(ValueError, match="row 0"):
+        estimator.partial_fit(X[2000:], y[2000:])
+    assert regressor().load_checkpoint(tmp_path).n_batches_seen_ == 2
 
 
 def test_a_checkpoint_of_another_model_or_setting_is_refused(tmp_path):
