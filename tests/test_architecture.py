@@ -43,13 +43,13 @@ WITHIN = {
         "trust_region",
         "recursive",
     ],
-    "_streams": ["rows", "memory_maps", "arrays", "dask_arrays", "scan", "__init__"],
+    "_streams": ["rows", "memory_maps", "arrays", "dask_faults", "dask_arrays", "scan", "__init__"],
 }
 # Foreign libraries that live in few rooms.
 HOMES = {
     "jax": {"_engine/kernel", "_engine/loss", "_engine/model", "_engine/prediction"},
     "sklearn": {"exceptions", "regressor", "_callbacks"},
-    "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/scan"},
+    "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/dask_faults", "_streams/scan"},
     "json": {"checkpoint"},
     "rich": {"_progress"},
     "scipy": {"_problem", "_result"},
