@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import OptimizeWarning, curve_fit
 
 from nlsq_sklearn import AdaptiveHybridStreamingOptimizer, StreamingCurveFitRegressor
+from nlsq_sklearn.exceptions import ConvergenceWarning
 
 TIGHT = {"ftol": 1e-14, "xtol": 1e-14, "gtol": 1e-14}
 
@@ -168,16 +169,31 @@ def test_tiny_data_are_met_from_a_far_start():
 def test_a_model_that_overflows_far_from_the_answer_is_fitted():
     x = np.linspace(0, 100, 1000)
     noise = np.random.default_rng(0).normal(0, 1e-3, 1000)
+
+    def growth(x, a, b):
+        return jnp.exp(7 * a * x) ** (1 / 7) + b
+
     # A full step from here leads to where exp overflows.
-    result = fit(
-        lambda x, a, b: jnp.exp(a * x) + b,
-        x,
-        np.exp(0.05 * x) + noise,
-        [-0.5, 1],
-    )
+    result = fit(growth, x, np.exp(0.05 * x) + noise, [-0.02, 0])
     assert result.success
     assert np.all(np.abs(result.popt - [0.05, 0]) < 5 * result.perr)
     assert any(entry["cost"] is None for entry in result.history)
+
+
+def test_a_desert_far_from_the_answer_is_told_without_overflow():
+    x = np.linspace(0, 100, 1000)
+    # From here the cost falls towards a = -inf, as it does for SciPy.
+    with pytest.warns(ConvergenceWarning, match="did not converge"):
+        result = fit(lambda x, a, b: jnp.exp(a * x) + b, x, np.exp(0.05 * x), [-0.5, 1])
+    assert not result.success
+    assert result.popt[0] < -500
+
+
+def test_noise_too_small_for_its_squares_is_no_success():
+    x = np.arange(1.0, 11.0)
+    with pytest.warns(ConvergenceWarning, match="leave the range of float64"):
+        result = fit(line, x, 1e-170 * (x + np.sin(x)), [1, 1])
+    assert not result.success
 
 
 def test_a_batch_of_weight_0_changes_no_bit_of_a_stream(data):

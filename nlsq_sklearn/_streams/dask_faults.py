@@ -4,11 +4,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..exceptions import ChunkError, InvalidRowError, SchedulerLostError
 
 
 def compute_chunks(
-    results: Any, indices: Sequence[int], firsts: Sequence[int], sizes: Sequence[int]
+    results: Any, indices: Sequence[int], firsts: np.ndarray, sizes: Sequence[int]
 ) -> Any:
     """Compute the results of some chunks that have rows, and say which of them can't be.
 
@@ -18,8 +20,10 @@ def compute_chunks(
         One object a chunk.
     indices : sequence of int
         The chunks that are wanted.
-    firsts, sizes : sequence of int
-        First row of each chunk of all, and its rows.
+    firsts : ndarray of shape (n_chunks,)
+        First row of each chunk of all.
+    sizes : sequence of int
+        Rows of each.
 
     Raises
     ------
@@ -96,7 +100,7 @@ def _address(client: Any) -> str:
     return str(getattr(client.scheduler, "address", "of the client"))
 
 
-def _describe(indices: Sequence[int], firsts: Sequence[int], sizes: Sequence[int]) -> str:
+def _describe(indices: Sequence[int], firsts: np.ndarray, sizes: Sequence[int]) -> str:
     """Return which chunks and rows these are, in words."""
     last = indices[-1]
     rows = f"rows {firsts[indices[0]]} to {firsts[last] + sizes[last] - 1}"
