@@ -9,8 +9,11 @@ from .exceptions import (
     CheckpointError,
     CheckpointNotFoundError,
     CheckpointWarning,
+    ChunkError,
     CorruptCheckpointError,
     IncompatibleCheckpointError,
+    InvalidRowError,
+    SchedulerLostError,
 )
 from .optimizer import AdaptiveHybridStreamingOptimizer
 
@@ -26,10 +29,13 @@ __all__ = [
     "CheckpointInfo",
     "CheckpointNotFoundError",
     "CheckpointWarning",
+    "ChunkError",
     "CorruptCheckpointError",
     "CurveFitResult",
     "IncompatibleCheckpointError",
+    "InvalidRowError",
     "JSONCheckpoint",
+    "SchedulerLostError",
     "StreamingCurveFitRegressor",
 ]
 

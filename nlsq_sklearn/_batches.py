@@ -64,15 +64,28 @@ def update_batch(
     fitted = update(evaluate, params, earlier, problem.bounds, problem.tolerances)
     if fitted.equations is None:
         raise ValueError(batch.explain_not_finite(problem.objective, params))
-    is_start = earlier is None and rows.n_rows < _START_ROWS
+    start = None
+    if earlier is None:
+        start = _rows_that_count(rows.rows())
+        if start.y.size >= _START_ROWS:
+            start = None
     new = BatchState(
         fitted.params,
         fitted.accepted,
         seen[0] + 1,
         seen[1] + batch.n_rows,
-        rows.rows() if is_start else None,
+        start,
     )
     return new, fitted
+
+
+def _rows_that_count(rows: Rows) -> Rows:
+    """Return the rows whose weight is not 0: the others tell nothing of the curve."""
+    if rows.weight is None:
+        return rows
+    counts = rows.weight > 0
+    columns = [column[counts] for column in rows.columns]
+    return Rows(columns, rows.y[counts], None, rows.weight[counts])
 
 
 def _forget_rows(rows: Rows, factor: float) -> Rows:

@@ -10,8 +10,11 @@ __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
     "CheckpointWarning",
+    "ChunkError",
     "CorruptCheckpointError",
     "IncompatibleCheckpointError",
+    "InvalidRowError",
+    "SchedulerLostError",
 ]
 
 
@@ -33,6 +36,18 @@ class IncompatibleCheckpointError(CheckpointError, ValueError):
 
 class CorruptCheckpointError(CheckpointError, ValueError):
     """No file of the directory holds a checkpoint that can be trusted."""
+
+
+class ChunkError(RuntimeError):
+    """A chunk of a Dask array could not be computed; the cause is the error of its task."""
+
+
+class InvalidRowError(ValueError):
+    """A value in the data is not finite, a sigma not positive, or a weight negative."""
+
+
+class SchedulerLostError(ConnectionError):
+    """The scheduler of a Dask cluster went away in the middle of a fit."""
 
 
 class CheckpointWarning(UserWarning):

@@ -50,7 +50,7 @@ WITHIN = {
         "recursive",
     ],
     "_storage": ["local", "remote", "__init__"],
-    "_streams": ["rows", "memory_maps", "arrays", "dask_arrays", "scan", "__init__"],
+    "_streams": ["rows", "memory_maps", "arrays", "dask_faults", "dask_arrays", "scan", "__init__"],
 }
 # Foreign libraries that live in few rooms.
 HOMES = {
@@ -63,7 +63,7 @@ HOMES = {
         "_engine/prediction",
     },
     "sklearn": {"exceptions", "regressor", "_callbacks"},
-    "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/scan"},
+    "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/dask_faults", "_streams/scan"},
     "fsspec": {"_storage/remote"},
     "json": {"_format"},
     "signal": {"_signals"},

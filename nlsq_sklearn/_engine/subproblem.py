@@ -115,8 +115,8 @@ class Subproblem:
         self._gram = equations.gram / np.outer(self._unit, self._unit)
         self._gradient = equations.gradient / self._unit
         self._residual_norm = np.sqrt(2 * max(equations.cost, 0.0))
-        # Capped where its square would overflow.
-        self._metric = np.minimum(scale / self._unit, 1e150) ** 2
+        # Capped where products of it, over the least curvature, would overflow.
+        self._metric = np.minimum(scale / self._unit, 1e120) ** 2
         self._params = params
         self._bounds = bounds
         self._lower = (bounds.lower - params) * self._unit
@@ -214,9 +214,10 @@ class Subproblem:
         self, q: np.ndarray, free: np.ndarray, length: float, radius: float, damping: float
     ) -> float:
         """One Newton step for the damping on ``1/length - 1/radius``; nan where it has none."""
-        pulled = (self._metric * q)[free]
+        # Divided by the length before it is squared: far from the answer the square overflows.
+        pulled = (self._metric * (q / length))[free]
         if not pulled.any():
             return np.nan
         matrix = self._damped_matrix(damping)[np.ix_(free, free)]
         slope = float(pulled @ np.linalg.solve(matrix, pulled))
-        return damping + (length / radius - 1) * length**2 / slope if slope > 0 else np.nan
+        return damping + (length / radius - 1) / slope if slope > 0 else np.nan

@@ -87,6 +87,8 @@ def propose(state: FitState, bounds: Bounds, tolerances: Tolerances) -> FitState
     step = subproblem.step_within(state.radius)
     # A reduction of a thousandth of the last bit of the cost can't be seen in it.
     is_lost = step.damping > 0 and step.predicted_reduction <= 1e-3 * _EPS * state.accepted.cost
+    if state.accepted.cost == 0 and np.array_equal(step.trial, state.params):
+        return state._replace(status=Status.OUT_OF_RANGE)
     if is_lost or np.array_equal(step.trial, state.params):
         return state._replace(status=Status.ROUNDING if _is_stationary(state) else Status.STALLED)
     return state._replace(step=step)
@@ -100,6 +102,8 @@ def judge(state: FitState, equations: Equations, bounds: Bounds) -> FitState:
     state = state._replace(
         step=None, n_iter=state.n_iter + 1, n_passes=state.n_passes + 1, next_chunk=0, partial=()
     )
+    if state.accepted.cost == 0:
+        return _judge_without_cost(state, step, equations)
     if step.predicted_reduction <= state.accepted.cost_rounding and _is_stationary(state):
         return _judge_by_gradient(state, step, equations, bounds)
     ratio = _gain_ratio(state.accepted.cost, equations, step)
@@ -130,6 +134,21 @@ def _judge_by_gradient(
     else:
         judged = state._replace(status=Status.ROUNDING)
     return _record(judged, equations.cost, step.trial, is_better, step)
+
+
+def _judge_without_cost(state: FitState, step: Step, equations: Equations) -> FitState:
+    """Judge a step where squares of the residuals underflow: by the gradient, which goes on.
+
+    Data that are all 0 come here, and end where the gradient is 0 too; data that are too small
+    for float64 end where it is not.
+    """
+    slopes = [np.abs(e.gradient / state.scale).max() for e in (equations, state.accepted)]
+    is_better = equations.is_finite and bool(slopes[0] < slopes[1])
+    if is_better:
+        state = _accept(state, step, equations)
+    else:
+        state = state._replace(status=Status.OUT_OF_RANGE)
+    return _record(state, equations.cost, step.trial, is_better, step)
 
 
 def _is_stationary(state: FitState) -> bool:
@@ -165,8 +184,8 @@ def _convergence(state: FitState, full: Step, tolerances: Tolerances) -> Status:
     cost, gain = equations.cost, full.predicted_reduction
     # Residuals of a few eps of the model's values are its rounding, whatever the parameters.
     if cost <= (4 * _EPS) ** 2 * equations.model_norm or cost == 0:
-        # Residuals that are not 0, and whose squares are, tell nothing.
-        return Status.OUT_OF_RANGE if cost == 0 and equations.gradient.any() else Status.EXACT
+        # Residuals that are not 0, and whose squares are: only the gradient still tells of them.
+        return Status.RUNNING if cost == 0 and equations.gradient.any() else Status.EXACT
     if not np.isfinite(gain):
         return Status.OUT_OF_RANGE
     if gain <= tolerances.gtol**2 * cost:

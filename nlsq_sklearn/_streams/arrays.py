@@ -82,6 +82,11 @@ class ArrayStream:
         self._is_table = is_table
         self._x_name = x_name
         self._x = [_as_real(x, x_name)] if is_table else _as_columns(x, self.n_rows)
+        if len(self._x[0]) != self.n_rows:
+            raise ValueError(
+                f"{x_name} has {len(self._x[0])} rows and y has {self.n_rows}; they must have the "
+                "same."
+            )
         self._sigma = None if sigma is None else _as_vector(sigma, self.n_rows, "sigma")
         self._weight = None if weight is None else _as_vector(weight, self.n_rows, "sample_weight")
         self.n_features = self._x[0].shape[1] if is_table else len(self._x)

@@ -15,7 +15,9 @@ from dask.base import tokenize
 from .._engine import kernel
 from .._engine.equations import Equations
 from .._engine.kernel import Objective
+from ..exceptions import InvalidRowError
 from .arrays import ArrayStream, sample_rows
+from .dask_faults import compute_chunks
 from .rows import Rows
 
 # Chunks asked of the scheduler at once: many more than workers, so that few of them wait for the
@@ -100,7 +102,7 @@ class DaskStream:
 
         try:
             parts = list(self._map(rows_of, chosen.tolist(), f"sample-{self.token()}", None))
-        except ValueError:
+        except InvalidRowError:
             self._raise_first_invalid()
             raise
         columns = [np.concatenate(c) for c in zip(*(part.columns for part in parts), strict=True)]
@@ -113,11 +115,11 @@ class DaskStream:
     def _raise_first_invalid(self) -> None:
         """Look through all rows and raise for the first that can't be used."""
 
-        def error_of(rows: ArrayStream) -> ValueError | None:
+        def error_of(rows: ArrayStream) -> InvalidRowError | None:
             # Returned, not raised: the scheduler would raise the one that it meets first.
             try:
                 rows.check()
-            except ValueError as error:
+            except InvalidRowError as error:
                 return error
             return None
 
@@ -173,7 +175,9 @@ class DaskStream:
         for start in range(0, len(indices), at_once):
             wanted = indices[start : start + at_once]
             filled = [index for index in wanted if self._sizes[index]]
-            computed = iter(results.blocks[filled].compute() if filled else ())
+            computed = iter(
+                compute_chunks(results, filled, self._firsts, self._sizes) if filled else ()
+            )
             yield from (next(computed) if self._sizes[i] else of_empty for i in wanted)
 
     def _blockwise(self, function: Callable[[ArrayStream], Any], name: str) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 
 from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective
+from ..exceptions import InvalidRowError
 
 if TYPE_CHECKING:
     from .arrays import ArrayStream
@@ -79,7 +80,7 @@ class Rows(NamedTuple):
 
         Raises
         ------
-        ValueError
+        InvalidRowError
             If a value is not finite, a sigma not positive or a weight negative.
         """
         named: list[tuple[str, np.ndarray | None]] = [
@@ -96,7 +97,7 @@ class Rows(NamedTuple):
         ]
         if faults:
             row, what, value, advice = min(faults, key=lambda fault: fault[0])
-            raise ValueError(f"{what} is {value} in row {first + row}. {advice}")
+            raise InvalidRowError(f"{what} is {value} in row {first + row}. {advice}")
 
     def padded(self, n_rows: int) -> Chunk:
         """Return a chunk of ``n_rows``, with copies of the last row behind the real ones."""
