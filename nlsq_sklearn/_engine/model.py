@@ -161,7 +161,8 @@ def _constants(program: Any) -> Iterator[Any]:
 def _shape_of_value(model: Model, x: Any, params: list[Any]) -> Any:
     """Return the shape and dtype of the model's value, or say what stands in the way of it."""
     try:
-        return jax.eval_shape(model, x, *params)
+        # JAX keeps traces for as long as the function lives: a new one, so that they go.
+        return jax.eval_shape(lambda x, *q: model(x, *q), x, *params)
     except (
         jax.errors.TracerArrayConversionError,
         jax.errors.TracerBoolConversionError,
