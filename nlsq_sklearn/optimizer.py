@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._engine.model import parameter_names, trace_model
+from ._engine.model import parameter_names
+from ._engine.remembered import traced
 from ._engine.state import FitState, Status
 from ._fit import Problem
 from ._problem import (
@@ -193,7 +194,7 @@ class AdaptiveHybridStreamingOptimizer:
         stream = open_stream(x, y, sigma, chunk_size=self._chunk_size)
         names = self._param_names(p0)
         check_enough_rows(stream, names)
-        model = trace_model(self._model, names, stream.n_features)
+        model = traced(self._model, names, stream.n_features)
         limits = as_bounds(bounds, len(names))
         start = as_start(p0, limits, names)
         problem = Problem(

@@ -24,7 +24,8 @@ from ._batches import BatchState, load_batches, save_batches, update_batch
 from ._callbacks import CallbackBridge
 from ._engine.covariance import covariance
 from ._engine.loss import LOSS_NAMES
-from ._engine.model import TracedModel, parameter_names, trace_model
+from ._engine.model import TracedModel, parameter_names
+from ._engine.remembered import traced
 from ._engine.state import FitState, Status
 from ._fit import Problem
 from ._problem import (
@@ -460,9 +461,9 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         n_features = self.n_features_in_
         if self.model is None:
             names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(n_features)])
-            return trace_model(affine, ("intercept", *names), n_features)
+            return traced(affine, ("intercept", *names), n_features)
         n_params = None if self.p0 is None else np.size(self.p0)
-        return trace_model(self.model, parameter_names(self.model, n_params), n_features)
+        return traced(self.model, parameter_names(self.model, n_params), n_features)
 
     def _start_of_fit(self) -> Any:
         """Return the parameters of the last fit, if this one shall start there."""

@@ -38,6 +38,7 @@ WITHIN = {
         "equations",
         "loss",
         "model",
+        "remembered",
         "elementary",
         "curve",
         "kernel",

@@ -67,7 +67,7 @@ def _note_progress():
 
     def noted_on_chunk(keeper, state):
         on_chunk(keeper, state)
-        folder = Path(keeper._checkpoint.directory).name
+        folder = Path(keeper._saver._checkpoint.directory).name
         note([folder, state.n_passes, state.next_chunk])
 
     def noted_store_batch(regressor, state, fitted, problem):

@@ -1,0 +1,115 @@
+"""Models that were traced before, and what their traces depended on.
+
+Tracing takes milliseconds, and many fits and batches use the same function. But a function is more
+than its code: a notebook may change a constant that it reads, and then it is another model. So a
+trace is used again only where everything that the function can reach is the same by value; where
+that can't be told, the model is traced again.
+"""
+
+import sys
+import threading
+import types
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .model import Model, TracedModel, trace_model
+
+_MOST_TRACES = 128
+_MOST_BYTES = 65_536  # of an array that is compared by value at each fit
+# Libraries whose functions and constants nobody changes while a program runs.
+_LIBRARIES = {"jax", "jaxlib", "math", "numpy", "scipy", "functools", "operator"}
+
+_traces: OrderedDict[Hashable, TracedModel] = OrderedDict()
+_lock = threading.Lock()
+
+
+class _CannotTellError(Exception):
+    """A function reaches something that may change without a trace."""
+
+
+def traced(model: Model, param_names: tuple[str, ...], n_features: int) -> TracedModel:
+    """Return the traced model, from an earlier trace where nothing that it reaches has changed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `trace_model`.
+    """
+    try:
+        key = (_function_key(model, ()), param_names, n_features)
+    except _CannotTellError:
+        return trace_model(model, param_names, n_features)
+    with _lock:
+        known = _traces.get(key)
+        if known is not None:
+            _traces.move_to_end(key)
+            return known._replace(function=model)
+    new = trace_model(model, param_names, n_features)
+    with _lock:
+        _traces[key] = new
+        if len(_traces) > _MOST_TRACES:
+            _traces.popitem(last=False)
+    return new
+
+
+def _function_key(function: Any, outer: tuple[Any, ...]) -> Hashable:
+    """Return what a function is: its code, and the values of all that the code can name."""
+    if type(function) is not types.FunctionType:
+        raise _CannotTellError
+    if function in outer:  # it calls itself
+        return outer.index(function)
+    outer = (*outer, function)
+    named = {
+        name: _value_key(function.__globals__[name], outer)
+        for name in sorted(set(_names(function.__code__)))
+        if name in function.__globals__
+    }
+    try:
+        enclosed = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError as error:  # a variable that has no value yet
+        raise _CannotTellError from error
+    defaults = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
+    return (
+        function.__code__,
+        tuple(named.items()),
+        *(_value_key(value, outer) for value in [*enclosed, *defaults]),
+    )
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """Yield the names of globals and attributes that code uses, in the functions it makes too."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _value_key(value: Any, outer: tuple[Any, ...]) -> Hashable:
+    """Return a key that equals another's only for equal values."""
+    if value is None or isinstance(value, (bool, int, str, bytes)):
+        return type(value), value
+    if isinstance(value, (float, complex)):
+        return type(value), repr(value)  # tells -0.0 from 0.0, and nan equals nan
+    if isinstance(value, (np.ndarray, np.generic)) and value.nbytes <= _MOST_BYTES:
+        if value.dtype.hasobject:
+            raise _CannotTellError
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, tuple):
+        return tuple(_value_key(item, outer) for item in value)
+    if _is_of_library(value):
+        return "library", id(value)  # it lives as long as the library
+    return _function_key(value, outer)
+
+
+def _is_of_library(value: Any) -> bool:
+    """Return whether a value is a module of a library, or found in one under its own name."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__.split(".")[0] in _LIBRARIES
+    home, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
+    if not isinstance(home, str) or not isinstance(name, str):
+        return False
+    is_library = home.split(".")[0] in _LIBRARIES
+    return is_library and getattr(sys.modules.get(home), name, None) is value
