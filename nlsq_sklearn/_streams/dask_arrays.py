@@ -17,7 +17,7 @@ from .._engine.equations import Equations
 from .._engine.kernel import Objective
 from ..exceptions import InvalidRowError
 from .arrays import ArrayStream, sample_rows
-from .dask_faults import compute_chunks
+from .dask_faults import ChunkResults
 from .rows import Rows
 
 # Chunks asked of the scheduler at once: many more than workers, so that few of them wait for the
@@ -156,8 +156,9 @@ class DaskStream:
 
     def batches(self) -> Iterator[ArrayStream]:
         """Yield the rows of each chunk in memory, one after the other."""
-        for index in np.flatnonzero(self._sizes).tolist():
-            [rows] = self._map(ArrayStream.rows, [index], f"rows-{self.token()}", None, at_once=1)
+        filled = np.flatnonzero(self._sizes).tolist()
+        parts = self._map(ArrayStream.rows, filled, f"rows-{self.token()}", None, at_once=1)
+        for index, rows in zip(filled, parts, strict=True):
             yield ArrayStream(
                 rows.columns, *rows[1:], x_name=self._x_name, first_row=int(self._firsts[index])
             )
@@ -171,13 +172,13 @@ class DaskStream:
         *,
         at_once: int = _CHUNKS_IN_FLIGHT,
     ) -> Iterator[Any]:
-        results = self._blockwise(function, f"nlsq_sklearn-{key}")
+        results = ChunkResults(
+            self._blockwise(function, f"nlsq_sklearn-{key}"), self._firsts, self._sizes
+        )
         for start in range(0, len(indices), at_once):
             wanted = indices[start : start + at_once]
             filled = [index for index in wanted if self._sizes[index]]
-            computed = iter(
-                compute_chunks(results, filled, self._firsts, self._sizes) if filled else ()
-            )
+            computed = iter(results.compute(filled) if filled else ())
             yield from (next(computed) if self._sizes[i] else of_empty for i in wanted)
 
     def _blockwise(self, function: Callable[[ArrayStream], Any], name: str) -> Any:
