@@ -56,6 +56,14 @@ def in_threads(X, y):
         return fit(X, y)
 
 
+@pytest.fixture(autouse=True)
+def _scheduler_as_before():
+    """Put the scheduler back that a client sets, and leaves when it loses its cluster."""
+    before = dask.config.get("scheduler", None)
+    yield
+    dask.config.set(scheduler=before)
+
+
 @pytest.fixture(scope="module")
 def undisturbed():
     return bits(in_threads(*make_data(1_000_000)))
