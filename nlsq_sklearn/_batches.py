@@ -144,7 +144,7 @@ def load_batches(
             f"{path} is not the checkpoint of a partial_fit: {error!r}. Give the directory that "
             "partial_fit saved to."
         ) from error
-    checkpoint.prepare()  # the next save may be far: what a killed writer left goes now
+    checkpoint.sweep()  # the next save may be far
     if checkpoint.on_resume is not None:
         checkpoint.on_resume(path)
     return BatchState(params, equations, n_batches, n_samples, kept)

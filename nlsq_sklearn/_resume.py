@@ -274,6 +274,7 @@ def restore(
             "fit without resume."
         ) from error
     _warn_of_other_versions(saved_versions)
+    checkpoint.sweep()  # a fit that had ended saves nothing more
     if checkpoint.on_resume is not None:
         checkpoint.on_resume(path)
     return state, elapsed

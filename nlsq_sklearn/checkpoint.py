@@ -129,6 +129,10 @@ class JSONCheckpoint:
         """
         self._files.create()
 
+    def sweep(self) -> None:
+        """Remove what killed writers left, where it can be removed."""
+        self._files.sweep()
+
     def save(self, record: Mapping[str, Any]) -> str:
         """Write a checkpoint and remove the dated files that are too many.
 

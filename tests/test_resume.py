@@ -5,6 +5,9 @@ import itertools
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -190,6 +193,16 @@ def test_a_finished_fit_is_given_back_without_reading_a_chunk(tmp_path, monkeypa
     for _ in range(2):
         assert _bits(_fit(tmp_path, resume=True)) == uninterrupted
     assert calls == []
+
+
+def test_a_finished_fit_that_is_given_back_leaves_no_file_of_a_killed_writer(tmp_path):
+    _fit(tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    leftover = tmp_path / f".nlsq_sklearn-{socket.gethostname()}-{ended.pid}-0f89792e"
+    leftover.write_bytes(b"half a file")
+    _fit(tmp_path, resume=True)
+    assert not leftover.exists()
 
 
 def test_elapsed_adds_up_over_interruptions(tmp_path):

@@ -20,6 +20,9 @@ class Directory(Protocol):
     def create(self) -> None:
         """Make the directory where it does not exist, and sweep what killed writers left."""
 
+    def sweep(self) -> None:
+        """Remove the temporary files of dead writers."""
+
     def names(self) -> list[str]:
         """Return the names of the files, sorted; none where the directory does not exist."""
 

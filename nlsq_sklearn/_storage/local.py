@@ -27,7 +27,7 @@ class LocalDirectory:
     def create(self) -> None:
         """Make the directory where it does not exist, and sweep what killed writers left."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        self.sweep()
 
     def names(self) -> list[str]:
         """Return the names of the files, sorted; none where the directory does not exist."""
@@ -126,7 +126,7 @@ class LocalDirectory:
         finally:
             os.close(descriptor)
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Remove temporary files whose writer is dead; those of living writers stay."""
         for name in self.names():
             if not name.startswith(_TEMPORARY_PREFIX):

@@ -41,6 +41,9 @@ class RemoteDirectory:
             with _failures_are_oserrors():
                 self._files.makedirs(self._root, exist_ok=True)
 
+    def sweep(self) -> None:
+        """Do nothing: an upload that breaks off leaves no file."""
+
     def names(self) -> list[str]:
         """Return the names of the files, sorted; none where the directory does not exist."""
         with _failures_are_oserrors():
