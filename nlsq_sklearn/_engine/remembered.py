@@ -22,7 +22,8 @@ _MOST_BYTES = 65_536  # of an array that is compared by value at each fit
 # Libraries whose functions and constants nobody changes while a program runs.
 _LIBRARIES = {"jax", "jaxlib", "math", "numpy", "scipy", "functools", "operator"}
 
-_traces: OrderedDict[Hashable, TracedModel] = OrderedDict()
+# Their fingerprints: the functions themselves, and what they close over, are not kept alive.
+_traces: OrderedDict[Hashable, str] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -43,13 +44,13 @@ def traced(model: Model, param_names: tuple[str, ...], n_features: int) -> Trace
     except _CannotTellError:
         return trace_model(model, param_names, n_features)
     with _lock:
-        known = _traces.get(key)
-        if known is not None:
+        fingerprint = _traces.get(key)
+        if fingerprint is not None:
             _traces.move_to_end(key)
-            return known._replace(function=model)
+            return TracedModel(model, param_names, n_features, fingerprint)
     new = trace_model(model, param_names, n_features)
     with _lock:
-        _traces[key] = new
+        _traces[key] = new.fingerprint
         if len(_traces) > _MOST_TRACES:
             _traces.popitem(last=False)
     return new
