@@ -150,7 +150,7 @@ def _limit(size: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _log(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the logarithm of normal positive numbers as the sum of two, good to 2^-59."""
+    """Return the logarithm of normal positive numbers as the sum of two, good to 2^-57."""
     bits = lax.bitcast_convert_type(x, jnp.uint64)
     biased = lax.bitcast_convert_type(
         lax.shift_right_logical(bits, np.uint64(52)) | _bits_of(_INTEGER), jnp.float64

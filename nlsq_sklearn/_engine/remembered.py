@@ -19,6 +19,8 @@ from .model import Model, TracedModel, trace_model
 
 _MOST_TRACES = 128
 _MOST_BYTES = 65_536  # of an array that is compared by value at each fit
+# By these a function reaches what its code does not name.
+_REACHING_FAR = {"eval", "exec", "globals", "open", "vars", "__import__"}
 # Libraries whose functions and constants nobody changes while a program runs.
 _LIBRARIES = {"jax", "jaxlib", "math", "numpy", "scipy", "functools", "operator"}
 
@@ -58,14 +60,19 @@ def traced(model: Model, param_names: tuple[str, ...], n_features: int) -> Trace
 
 def _function_key(function: Any, outer: tuple[Any, ...]) -> Hashable:
     """Return what a function is: its code, and the values of all that the code can name."""
-    if type(function) is not types.FunctionType:
+    if type(function) is not types.FunctionType or function.__dict__:  # its attributes may change
         raise _CannotTellError
     if function in outer:  # it calls itself
         return outer.index(function)
     outer = (*outer, function)
+    names = set(_names(function.__code__))
+    # A module that is imported within the function is named, but is no global.
+    inner_modules = (names & sys.modules.keys()) - function.__globals__.keys()
+    if names & _REACHING_FAR or any(m.split(".")[0] not in _LIBRARIES for m in inner_modules):
+        raise _CannotTellError
     named = {
         name: _value_key(function.__globals__[name], outer)
-        for name in sorted(set(_names(function.__code__)))
+        for name in sorted(names)
         if name in function.__globals__
     }
     try:
@@ -97,7 +104,7 @@ def _value_key(value: Any, outer: tuple[Any, ...]) -> Hashable:
     if isinstance(value, (np.ndarray, np.generic)) and value.nbytes <= _MOST_BYTES:
         if value.dtype.hasobject:
             raise _CannotTellError
-        return value.dtype.str, value.shape, value.tobytes()
+        return type(value), value.dtype.str, value.shape, value.tobytes()
     if isinstance(value, tuple):
         return tuple(_value_key(item, outer) for item in value)
     if _is_of_library(value):

@@ -46,6 +46,23 @@ def recursive(x, a, depth=2):
     return a * x if depth == 0 else recursive(x, a, depth - 1) + SCALE
 
 
+def with_own_attribute(x, a):
+    return a * with_own_attribute.scale * x
+
+
+with_own_attribute.scale = 1.0
+
+
+def with_inner_import(x, a):
+    import json
+
+    return a * len(json.__name__) * x
+
+
+def with_globals(x, a):
+    return a * globals()["SCALE"] * x
+
+
 def in_a_closure(value):
     def model(x, a):
         return a * x + value
@@ -123,6 +140,12 @@ def test_closures_over_other_values_are_told_apart(one, other, n_traces):
     assert n_traces() == 2
 
 
+def test_an_attribute_of_the_function_that_changed_makes_another_model(monkeypatch):
+    before = _traced(with_own_attribute)
+    monkeypatch.setattr(with_own_attribute, "scale", 2.0)
+    assert _traced(with_own_attribute).fingerprint != before.fingerprint
+
+
 def test_a_global_may_have_the_name_of_a_builtin(n_traces, monkeypatch):
     def model(x, a):
         return a * x + pow
@@ -148,6 +171,9 @@ class _Holder:
     "model",
     [
         _Callable(),
+        with_own_attribute,
+        with_inner_import,
+        with_globals,
         functools.partial(with_keyword, offset=2.0),
         jax.jit(plain),
         in_a_closure(_Holder()),
@@ -156,7 +182,19 @@ class _Holder:
         in_a_closure(np.random.default_rng(0)),
         in_a_closure(jnp.ones(3)),
     ],
-    ids=["object", "partial", "jit", "holder", "list", "large array", "generator", "jax array"],
+    ids=[
+        "object",
+        "own attribute",
+        "inner import",
+        "globals",
+        "partial",
+        "jit",
+        "holder",
+        "list",
+        "large array",
+        "generator",
+        "jax array",
+    ],
 )
 def test_what_may_change_unseen_is_never_remembered(model):
     with pytest.raises(remembered._CannotTellError):
