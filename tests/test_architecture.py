@@ -51,7 +51,15 @@ WITHIN = {
         "recursive",
     ],
     "_storage": ["local", "remote", "__init__"],
-    "_streams": ["rows", "memory_maps", "arrays", "dask_faults", "dask_arrays", "scan", "__init__"],
+    "_streams": [
+        "rows",
+        "memory_maps",
+        "arrays",
+        "dask_results",
+        "dask_arrays",
+        "scan",
+        "__init__",
+    ],
 }
 # Foreign libraries that live in few rooms.
 HOMES = {
@@ -64,7 +72,7 @@ HOMES = {
         "_engine/prediction",
     },
     "sklearn": {"exceptions", "regressor", "_callbacks"},
-    "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/dask_faults", "_streams/scan"},
+    "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/dask_results", "_streams/scan"},
     "fsspec": {"_storage/remote"},
     "json": {"_format"},
     "signal": {"_signals"},

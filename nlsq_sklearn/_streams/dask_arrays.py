@@ -17,7 +17,7 @@ from .._engine.equations import Equations
 from .._engine.kernel import Objective
 from ..exceptions import InvalidRowError
 from .arrays import ArrayStream, sample_rows
-from .dask_faults import ChunkResults
+from .dask_results import ChunkResults
 from .rows import Rows
 
 # Chunks asked of the scheduler at once: many more than workers, so that few of them wait for the

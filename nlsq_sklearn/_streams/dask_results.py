@@ -1,4 +1,4 @@
-"""Chunks that can't be computed: which one it was, its rows, and how to go on."""
+"""Results of the chunks of Dask arrays, and which chunk it was where one can't be computed."""
 
 import sys
 from collections.abc import Sequence
