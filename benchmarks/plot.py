@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .section import Section
+from .sections.peers import is_found
 from .solvers import OURS, SOLVERS
 
 _STYLES = {  # of a palette that colour-blind eyes can tell apart
@@ -64,7 +65,8 @@ def _draw_times(ax: Any, cases: list[dict[str, Any]], key: str) -> None:
         points = [
             (case["n_rows"], statistics.median(case[key]))
             for case in cases
-            if case["solver"] == solver and case["start"] == "far" and case.get(key)
+            if case["solver"] == solver and case["start"] == "far"
+            if case.get(key) and is_found(case)
         ]
         rows, seconds = zip(*points, strict=True) if points else ((), ())
         ax.loglog(rows, seconds, label=SOLVERS[solver].title, markersize=5, **style)

@@ -4,12 +4,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .problems import PROBLEMS
+
 
 class Scale(NamedTuple):
     """How large the pieces of a run are.
 
     Attributes
     ----------
+    problems : tuple of str
+        Whose passes and small fits are measured.
     rows : tuple of int
         Rows that every solver fits.
     starts : tuple of str
@@ -28,6 +32,7 @@ class Scale(NamedTuple):
     search_rows : int
     """
 
+    problems: tuple[str, ...] = tuple(PROBLEMS)
     rows: tuple[int, ...] = (10_000, 100_000, 1_000_000, 5_000_000)
     starts: tuple[str, ...] = ("far", "near")
     repetitions: int = 5
@@ -43,6 +48,7 @@ class Scale(NamedTuple):
 
 FULL = Scale()
 QUICK = Scale(
+    problems=("decay",),
     rows=(20_000,),
     starts=("far",),
     repetitions=1,

@@ -27,7 +27,7 @@ def measure(scale: Scale, directory: Path) -> dict[str, Any]:
             n_rows=scale.floor_rows,
             repetitions=2 * scale.repetitions + 1,
         )
-        for problem in PROBLEMS
+        for problem in scale.problems
     }
 
 

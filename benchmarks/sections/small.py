@@ -26,7 +26,7 @@ def measure(scale: Scale, directory: Path) -> dict[str, Any]:
             problem=problem,
             repetitions=scale.short_repetitions,
         )
-        for problem in PROBLEMS
+        for problem in scale.problems
     }
 
 
