@@ -64,11 +64,14 @@ def alternately(
     The order turns round from one repetition to the next: none always runs in the other's wake.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
+    gc.collect()
+    gc.freeze()  # so that collecting what a call leaves behind takes no time
     for repetition in range(repetitions):
         names = list(functions) if repetition % 2 == 0 else list(reversed(functions))
         for name in names:
-            gc.collect()
             seconds[name].append(seconds_of(functions[name]))
+            gc.collect()
+    gc.unfreeze()
     return seconds
 
 

@@ -36,7 +36,7 @@ class Scale(NamedTuple):
     rows: tuple[int, ...] = (10_000, 100_000, 1_000_000, 5_000_000)
     starts: tuple[str, ...] = ("far", "near")
     repetitions: int = 5
-    imports: int = 15
+    imports: int = 9
     short_repetitions: int = 101
     floor_rows: int = 5_000_000
     stream_rows: int = 100_000_000
