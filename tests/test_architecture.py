@@ -28,6 +28,7 @@ ORDER = [
     "_resume",
     "_batches",
     "_callbacks",
+    "models",
     "optimizer",
     "regressor",
     "__init__",
@@ -50,6 +51,15 @@ WITHIN = {
         "trust_region",
         "recursive",
     ],
+    "models": [
+        "_attributes",
+        "_search",
+        "decays",
+        "laws",
+        "peaks",
+        "saturations",
+        "__init__",
+    ],
     "_storage": ["local", "remote", "__init__"],
     "_streams": [
         "rows",
@@ -58,6 +68,7 @@ WITHIN = {
         "dask_results",
         "dask_arrays",
         "scan",
+        "profile",
         "__init__",
     ],
 }
@@ -70,6 +81,10 @@ HOMES = {
         "_engine/loss",
         "_engine/model",
         "_engine/prediction",
+        "models/decays",
+        "models/laws",
+        "models/peaks",
+        "models/saturations",
     },
     "sklearn": {"exceptions", "regressor", "_callbacks"},
     "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/dask_results", "_streams/scan"},
@@ -77,7 +92,7 @@ HOMES = {
     "json": {"_format"},
     "signal": {"_signals"},
     "rich": {"_progress"},
-    "scipy": {"_problem", "_result"},
+    "scipy": {"_problem", "_result", "models/saturations"},
 }
 
 
