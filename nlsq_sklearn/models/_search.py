@@ -53,12 +53,11 @@ def best_fit(
     means = [term @ weight if has_offset else np.zeros(len(term)) for term in terms]
     mean_y = y @ weight if has_offset else 0.0
     centred = [term - mean[:, np.newaxis] for term, mean in zip(terms, means, strict=True)]
-    sizes = [term**2 @ weight for term in terms]
     products = Products(
         [[(a * b) @ weight for b in centred] for a in centred],
         [term @ (weight * (y - mean_y)) for term in centred],
     )
-    gain, factors = products.solve(sizes)
+    gain, factors = products.solve(means)
     if is_positive:
         gain = np.where(factors[0] > 0, gain, -1.0)
     best = int(np.argmax(gain))
@@ -76,17 +75,18 @@ class Products(NamedTuple):
     gram: list[list[np.ndarray]]
     with_y: list[np.ndarray]
 
-    def solve(self, sizes: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    def solve(self, means: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the gain and the factors of each candidate, each of shape (n_candidates,).
 
         Parameters
         ----------
-        sizes : list of ndarray of shape (n_candidates,)
-            The squares of each term before its mean was taken off.
+        means : list of ndarray of shape (n_candidates,)
+            What was taken off each term; 0 where there is no constant.
         """
         with np.errstate(all="ignore"):  # candidates that overflow are not chosen
             is_term = [
-                self.gram[i][i] > _INDEPENDENT * sizes[i] for i in range(len(self.with_y))
+                self.gram[i][i] > _INDEPENDENT * (self.gram[i][i] + mean**2)
+                for i, mean in enumerate(means)
             ]
             if len(self.with_y) == 1:
                 determinant, is_usable = self.gram[0][0], is_term[0]

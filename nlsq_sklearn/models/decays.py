@@ -231,13 +231,13 @@ def _project_oscillations(
     decay = np.exp(-time[:, np.newaxis] * rates)
     means = [wave @ (weight * decay) for wave in (sine, cosine)]
     squares = weight * decay**2
-    sizes = [sine**2 @ squares, cosine**2 @ squares]
+    sums = [sine**2 @ squares, cosine**2 @ squares]
     mixed = (sine * cosine) @ squares - means[0] * means[1]
     with_y = [wave @ (weight * decay * (y - mean_y)) for wave in (sine, cosine)]
     products = Products(
-        [[sizes[0] - means[0] ** 2, mixed], [mixed, sizes[1] - means[1] ** 2]], with_y
+        [[sums[0] - means[0] ** 2, mixed], [mixed, sums[1] - means[1] ** 2]], with_y
     )
-    gain, factors = products.solve(sizes)
+    gain, factors = products.solve(means)
     offset = mean_y - sum(f * mean for f, mean in zip(factors, means, strict=True))
     return gain, [unit * factor for factor in factors], unit * offset
 
