@@ -114,9 +114,7 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
     return start
 
 
-def as_guess(
-    p0: Any, model: TracedModel, bounds: Bounds
-) -> Callable[[Profile], np.ndarray] | None:
+def as_guess(p0: Any, model: TracedModel, bounds: Bounds) -> Callable[[Profile], np.ndarray] | None:
     """Return what guesses the start from a profile of the data, None if the user gives it.
 
     Raises
@@ -149,7 +147,7 @@ def as_guess(
                 f"numbers ({', '.join(model.param_names)}). Where x is far from 0 a curve may "
                 "leave the range of float64 there: subtract the first x, or give p0."
             )
-        return np.clip(start, *bounds)
+        return np.asarray(np.clip(start, *bounds))
 
     return guess_within_bounds
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ._engine.model import parameter_names
 from ._engine.remembered import traced
 from ._engine.state import FitState, Status

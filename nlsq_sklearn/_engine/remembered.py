@@ -72,7 +72,9 @@ def _function_key(function: Any, outer: tuple[Any, ...]) -> Hashable:
     names = set(_names(function.__code__))
     # A module that is imported within the function is named, but is no global.
     inner_modules = (names & sys.modules.keys()) - function.__globals__.keys()
-    if names & (_REACHING_FAR | _OWN_ATTRIBUTES) or any(m.split(".")[0] not in _LIBRARIES for m in inner_modules):
+    if names & (_REACHING_FAR | _OWN_ATTRIBUTES) or any(
+        m.split(".")[0] not in _LIBRARIES for m in inner_modules
+    ):
         raise _CannotTellError
     named = {
         name: _value_key(function.__globals__[name], outer)

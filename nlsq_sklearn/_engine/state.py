@@ -134,7 +134,7 @@ class FitState(NamedTuple):
     @property
     def start_point(self) -> np.ndarray:
         """Once the first pass has begun: the start, given or guessed, shape (n_params,)."""
-        return self.candidates[-1]
+        return np.asarray(self.candidates[-1])
 
     @property
     def has_begun(self) -> bool:

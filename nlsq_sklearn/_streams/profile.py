@@ -9,7 +9,7 @@ from .arrays import ArrayStream, map_chunks, n_threads, sample_rows
 from .rows import Stream
 
 _MOST_BINS = 1024
-# Sorting takes some 60 ns a row. From here on more rows, 4,096 a bin, would not make a better guess.
+# Sorting takes some 60 ns a row, and more rows than 4,096 a bin would not make a better guess.
 _MOST_ROWS = 4_194_304
 # Bins that wait to be merged: few enough for little memory, many enough to be merged seldom.
 _MOST_WAITING = 16 * _MOST_BINS
@@ -91,8 +91,9 @@ class Profile(NamedTuple):
 
         def mean(values: np.ndarray) -> np.ndarray:
             # About the first one: the mean of equal values is then that value, without rounding.
-            offset = values - np.repeat(values[firsts], n_joined)
-            return values[firsts] + np.add.reduceat(self.weight * offset, firsts) / weight
+            anchor: np.ndarray = values[firsts]
+            offset = values - np.repeat(anchor, n_joined)
+            return anchor + np.add.reduceat(self.weight * offset, firsts) / weight
 
         n_rows = np.add.reduceat(self.n_rows, firsts)
         return self._with_bins(mean(self.x), mean(self.y), weight, n_rows)
@@ -155,9 +156,11 @@ def _merge(parts: Iterable[Profile | None]) -> Profile | None:
 
 
 def _concatenated(parts: list[Profile]) -> Profile:
-    arrays = [np.concatenate(arrays) for arrays in zip(*(part[:4] for part in parts), strict=True)]
+    x, y, weight, n_rows = (
+        np.concatenate(arrays) for arrays in zip(*(part[:4] for part in parts), strict=True)
+    )
     x_range, y_range = (
         (min(low for low, _ in ranges), max(high for _, high in ranges))
         for ranges in zip(*(part[4:] for part in parts), strict=True)
     )
-    return Profile(*arrays, x_range, y_range)._binned()
+    return Profile(x, y, weight, n_rows, x_range, y_range)._binned()

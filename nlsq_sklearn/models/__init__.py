@@ -4,6 +4,9 @@ Each is a plain function ``model(x, *params)`` with three attributes: ``bounds``
 that is given none; ``guess``, which ``p0="auto"`` asks for a start; ``formula``, a line of text.
 Models of one's own may have them too, set by `curve_model` or by plain assignment.
 
+Called outside of a fit they compute as JAX does, in float32 unless `jax.enable_x64` says otherwise;
+within a fit, and in `StreamingCurveFitRegressor.predict`, always in float64.
+
 Examples
 --------
 >>> import numpy as np

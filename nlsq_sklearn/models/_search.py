@@ -26,7 +26,7 @@ class Found(NamedTuple):
     ``gain`` is the part of the weighted scatter of ``y`` that it explains, of any unit.
     """
 
-    index: int
+    candidate: int
     factors: tuple[float, ...]
     offset: float
     gain: float

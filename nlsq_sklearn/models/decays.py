@@ -21,7 +21,7 @@ def _guess_decay(profile: Profile) -> np.ndarray:
     rates = _rates(profile, 100)
     start = profile.x_range[0]
     found = best_fit(profile, np.exp(-rates[:, np.newaxis] * (profile.x - start)))
-    rate = rates[found.index]
+    rate = rates[found.candidate]
     return np.array([found.factors[0] * np.exp(rate * start), rate, found.offset])
 
 
@@ -80,7 +80,7 @@ def _guess_biexponential(profile: Profile) -> np.ndarray:
     first, second = np.triu_indices(rates.size, 2)  # neighbours are hardly two terms
     curves = np.exp(-rates[:, np.newaxis] * (profile.x - start))
     found = best_fit(profile, curves[second], curves[first])
-    fast, slow = rates[second[found.index]], rates[first[found.index]]
+    fast, slow = rates[second[found.candidate]], rates[first[found.candidate]]
     factors = np.array(found.factors) * np.exp(np.array([fast, slow]) * start)
     return np.array([factors[0], fast, factors[1], slow, found.offset])
 
@@ -144,7 +144,7 @@ def _guess_stretched(profile: Profile) -> np.ndarray:
     times = np.geomspace(spacing(profile) / 3, 3 * profile.x_range[1] or 1.0, 40)
     taus, betas = grid(times, np.geomspace(0.2, 3, 12))
     found = best_fit(profile, np.exp(-((profile.x / taus) ** betas)))
-    tau, beta = taus[found.index, 0], betas[found.index, 0]
+    tau, beta = taus[found.candidate, 0], betas[found.candidate, 0]
     return np.array([found.factors[0], tau, beta, found.offset])
 
 
@@ -247,9 +247,7 @@ def _project_oscillations(
     guess=_guess_damped_sine,
     formula="amplitude * exp(-rate * x) * sin(2 * pi * frequency * x + phase) + offset",
 )
-def damped_sine(
-    x: Any, amplitude: Any, rate: Any, frequency: Any, phase: Any, offset: Any
-) -> Any:
+def damped_sine(x: Any, amplitude: Any, rate: Any, frequency: Any, phase: Any, offset: Any) -> Any:
     r"""Return an oscillation that decays exponentially, about a constant.
 
     .. math:: f(x) = A\,e^{-kx} \sin(2\pi\nu x + \varphi) + C

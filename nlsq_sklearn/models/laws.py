@@ -28,8 +28,8 @@ def _best_exponential(
         with np.errstate(over="ignore"):
             curves = np.exp(slopes[:, np.newaxis] * (coordinate - middle))
         found = best_fit(profile, curves, has_offset=False)
-        nearest = np.arange(slopes.size)[max(found.index - 1, 0) : found.index + 2]
-        best = slopes[found.index]
+        nearest = np.arange(slopes.size)[max(found.candidate - 1, 0) : found.candidate + 2]
+        best = slopes[found.candidate]
         slopes = np.linspace(slopes[nearest[0]], slopes[nearest[-1]], 41)
     with np.errstate(over="ignore"):
         return found.factors[0] * float(np.exp(-best * middle)), float(best)

@@ -35,7 +35,7 @@ def _best_peak(profile: Profile, shape: Callable[[np.ndarray], np.ndarray]) -> _
         else:
             centers = profile.x
         found = best_fit(profile, shape((profile.x - centers[:, np.newaxis]) / width))
-        center = float(centers[found.index])
+        center = float(centers[found.candidate])
         peaks.append(_Peak(found.factors[0], center, float(width), found.offset, found.gain))
     return max(peaks, key=lambda peak: peak.gain)
 
@@ -152,9 +152,7 @@ def _guess_pseudo_voigt(profile: Profile) -> np.ndarray:
         "u = 2 * (x - center) / fwhm"
     ),
 )
-def pseudo_voigt(
-    x: Any, amplitude: Any, center: Any, fwhm: Any, fraction: Any, offset: Any
-) -> Any:
+def pseudo_voigt(x: Any, amplitude: Any, center: Any, fwhm: Any, fraction: Any, offset: Any) -> Any:
     r"""Return a pseudo-Voigt peak on a constant: a Lorentzian and a Gaussian of the same width.
 
     .. math::

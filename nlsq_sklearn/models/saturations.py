@@ -26,7 +26,11 @@ def _midpoints_and_slopes(profile: Profile, *numbers: int) -> tuple[np.ndarray, 
 def _guess_logistic4(profile: Profile) -> np.ndarray:
     midpoints, slopes = grid(*_midpoints_and_slopes(profile, 25, 24))
     found = best_fit(profile, expit(slopes * (profile.x - midpoints)))
-    [height], midpoint, slope = found.factors, midpoints[found.index, 0], slopes[found.index, 0]
+    [height], midpoint, slope = (
+        found.factors,
+        midpoints[found.candidate, 0],
+        slopes[found.candidate, 0],
+    )
     if height >= 0:
         return np.array([found.offset, found.offset + height, midpoint, slope])
     return np.array([found.offset + height, found.offset, midpoint, -slope])
@@ -87,7 +91,7 @@ def _guess_logistic5(profile: Profile) -> np.ndarray:
     midpoints, slopes, powers = grid(places, signed, np.array([0.25, 0.5, 1.0, 2.0, 4.0]))
     steps = expit(slopes * (profile.x - midpoints)) ** powers
     found = best_fit(profile, steps, is_positive=True)
-    rest = [column[found.index, 0] for column in (midpoints, slopes, powers)]
+    rest = [column[found.candidate, 0] for column in (midpoints, slopes, powers)]
     return np.array([found.offset, found.offset + found.factors[0], *rest])
 
 
@@ -96,9 +100,7 @@ def _guess_logistic5(profile: Profile) -> np.ndarray:
     guess=_guess_logistic5,
     formula="bottom + (top - bottom) / (1 + exp(-slope * (x - midpoint)))**asymmetry",
 )
-def logistic5(
-    x: Any, bottom: Any, top: Any, midpoint: Any, slope: Any, asymmetry: Any
-) -> Any:
+def logistic5(x: Any, bottom: Any, top: Any, midpoint: Any, slope: Any, asymmetry: Any) -> Any:
     r"""Return a logistic curve of five parameters, which nears its two levels at two rates.
 
     .. math:: f(x) = B + \frac{T - B}{\left(1 + e^{-s (x - m)}\right)^g}
@@ -163,12 +165,10 @@ def _guess_michaelis_menten(profile: Profile) -> np.ndarray:
     constants = np.geomspace(lowest / 30, 30 * highest, 100)
     curves = profile.x / (constants[:, np.newaxis] + profile.x)
     found = best_fit(profile, curves, has_offset=False, is_positive=True)
-    return np.array([found.factors[0], constants[found.index]])
+    return np.array([found.factors[0], constants[found.candidate]])
 
 
-@curve_model(
-    bounds=([0, 0], _INF), guess=_guess_michaelis_menten, formula="vmax * x / (km + x)"
-)
+@curve_model(bounds=([0, 0], _INF), guess=_guess_michaelis_menten, formula="vmax * x / (km + x)")
 def michaelis_menten(x: Any, vmax: Any, km: Any) -> Any:
     r"""Return the rate of an enzyme's reaction by the concentration of its substrate.
 
@@ -213,7 +213,7 @@ def _guess_hill(profile: Profile) -> np.ndarray:
     logarithm = np.log(np.where(profile.x > 0, profile.x, 1.0))
     bound = np.where(profile.x > 0, expit(powers * (logarithm - np.log(halves))), 0.0)
     found = best_fit(profile, bound)
-    rest = halves[found.index, 0], powers[found.index, 0]
+    rest = halves[found.candidate, 0], powers[found.candidate, 0]
     return np.array([found.offset, found.factors[0], *rest])
 
 

@@ -46,9 +46,7 @@ def test_the_curve_is_that_of_the_closed_form(model):
         is_inside = problem.x > 0 if model.__name__ in ("hill", "michaelis_menten") else slice(None)
         expected = oracle(problem.x[is_inside], *problem.truth)
         scale = np.abs(problem.truth).max() + np.abs(expected).max()
-        np.testing.assert_allclose(
-            problem.y[is_inside], expected, rtol=1e-11, atol=1e-14 * scale
-        )
+        np.testing.assert_allclose(problem.y[is_inside], expected, rtol=1e-11, atol=1e-14 * scale)
 
 
 @pytest.mark.parametrize("model", MODELS)
