@@ -28,8 +28,9 @@ def _best_peak(profile: Profile, shape: Callable[[np.ndarray], np.ndarray]) -> _
     peaks = []
     for width in np.geomspace(0.5 * spacing(profile), 0.7 * span(profile), _N_WIDTHS):
         # Centers a width apart, at bins; at all bins where those are farther apart.
-        wanted = profile.x_range[0] + width * np.arange(span(profile) / width + 1)
-        if wanted.size < profile.x.size:
+        n_wanted = span(profile) / width + 1
+        if n_wanted < profile.x.size:
+            wanted = profile.x_range[0] + width * np.arange(n_wanted)
             places = np.unique(np.searchsorted(profile.x, wanted).clip(max=profile.x.size - 1))
             centers = profile.x[places]
         else:
