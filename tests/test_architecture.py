@@ -42,6 +42,7 @@ WITHIN = {
         "remembered",
         "elementary",
         "curve",
+        "operands",
         "kernel",
         "prediction",
         "subproblem",

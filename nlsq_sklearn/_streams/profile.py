@@ -1,11 +1,13 @@
 """One look at rows before the fit: a profile of the curve that they scatter about."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import ArrayStream, map_chunks, n_threads, sample_rows
+from .._engine.kernel import Chunk
+from .arrays import ArrayStream, sample_rows
 from .rows import Stream
 
 _MOST_BINS = 1024
@@ -117,10 +119,7 @@ def profile_rows(stream: Stream) -> Profile:
     share = min(1.0, _MOST_ROWS / stream.n_rows)
 
     def profile(rows: ArrayStream) -> Profile | None:
-        def of_chunk(index: int) -> Profile | None:
-            return _profile_chunk(rows, index, share)
-
-        return _merge(map_chunks(of_chunk, range(rows.n_chunks), n_threads()))
+        return _merge(rows.map_chunks(partial(_profile_chunk, share=share)))
 
     merged = _merge(stream.map_rows(profile, f"profile-{share}"))
     if merged is None:
@@ -128,9 +127,8 @@ def profile_rows(stream: Stream) -> Profile:
     return merged
 
 
-def _profile_chunk(rows: ArrayStream, index: int, share: float) -> Profile | None:
+def _profile_chunk(chunk: Chunk, share: float) -> Profile | None:
     """Return the profile of a chunk's rows, or of a share of them; None if no row has a weight."""
-    chunk = rows.chunk(index)
     weight = np.ones(chunk.n_rows)
     if chunk.weight is not None:
         weight = np.asarray(chunk.weight)[: chunk.n_rows]
