@@ -18,6 +18,7 @@ from .exceptions import (
 from .optimizer import AdaptiveHybridStreamingOptimizer
 
 if TYPE_CHECKING:
+    from . import models
     from .regressor import StreamingCurveFitRegressor
 
 __version__ = "0.1.0.dev0"
@@ -37,15 +38,20 @@ __all__ = [
     "JSONCheckpoint",
     "SchedulerLostError",
     "StreamingCurveFitRegressor",
+    "models",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Return the estimator, imported when it is asked for: scikit-learn takes 95 MB."""
+    """Return what is imported when it is asked for; scikit-learn takes 95 MB."""
     if name == "StreamingCurveFitRegressor":
         from .regressor import StreamingCurveFitRegressor
 
         return StreamingCurveFitRegressor
+    if name == "models":
+        from . import models
+
+        return models
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ._engine.record import check_consistency, from_record, to_record
 from ._engine.state import FitState, Status
 from ._fit import Observer, Problem, run
-from ._problem import check_rows_are_independent
+from ._problem import check_rows_are_independent, guess_start
 from ._saving import Saver
 from ._signals import SignalGuard
 from ._streams import Stream
@@ -173,6 +173,8 @@ def run_resumable(
         if resume is not Resume.NEVER:
             state, elapsed = _restore_if_needed(checkpoint, identity, stream.n_chunks, resume)
         keeper = Keeper(checkpoint, identity, stream.n_chunks, elapsed)
+    if problem.lacks_start and (state is None or not state.has_begun):
+        problem = guess_start(problem, stream, state)
     if state is None:
         check_rows_are_independent(problem, stream)
     if keeper is None:
@@ -229,7 +231,7 @@ def identify_model(problem: Problem) -> dict[str, Any]:
         "model": {"parameters": list(model.param_names), "structure": model.fingerprint},
         "number of parameters": model.n_params,
         "settings": {
-            "p0": problem.starts[0].tolist(),
+            "p0": "auto" if problem.guess else problem.starts[0].tolist(),
             "n_starts": len(problem.starts),
             "seed": problem.seed,
             "is_warm": problem.is_warm,

@@ -30,10 +30,12 @@ from ._engine.state import FitState, Status
 from ._fit import Problem
 from ._problem import (
     as_bounds,
+    as_guess,
     as_objective,
     as_start,
     as_tolerances,
     draw_starts,
+    is_auto,
 )
 from ._result import as_result
 from ._resume import Resume, identify, run_resumable
@@ -58,10 +60,13 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         ``model(x, *params)``, written with `jax.numpy`. ``x`` has the shape (n_samples,) with one
         feature, else (n_features, n_samples). Each row stands for itself. None is the affine
         curve, ``intercept + slopes @ x``.
-    p0 : array-like of shape (n_params,) or None, default=None
-        Where the parameters start; with None at 1, or between their bounds.
+    p0 : array-like of shape (n_params,), "auto" or None, default=None
+        Where the parameters start; with None at 1, or between their bounds. With "auto" the model
+        guesses from the data, in a pass of their own, or from the first batches of `partial_fit`;
+        those of `nlsq_sklearn.models` can, and see there for one's own.
     bounds : 2-tuple of array-like, `scipy.optimize.Bounds` or None, default=None
-        Lower and upper bounds, each a number or one for each parameter.
+        Lower and upper bounds, each a number or one for each parameter; with None the model's
+        own, where it has some.
     loss : {"linear", "huber", "soft_l1", "cauchy", "arctan"}, default="linear"
         As in `scipy.optimize.least_squares`.
     f_scale : float, default=1.0
@@ -130,7 +135,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "model": [callable, None],
-        "p0": ["array-like", None],
+        "p0": ["array-like", StrOptions({"auto"}), None],
         "bounds": [tuple, list, HasMethods(["residual"]), None],
         "loss": [StrOptions(set(LOSS_NAMES))],
         "f_scale": [Interval(Real, 0, None, closed="neither")],
@@ -226,7 +231,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             [bridge] if hasattr(self, "_skl_callbacks") else [],
         )
         if state.status is Status.NOT_FINITE:
-            raise ValueError(stream.explain_not_finite(problem.objective, problem.starts[0]))
+            raise ValueError(stream.explain_not_finite(problem.objective, state.start_point))
         if state.accepted.n_rows == 0:
             raise ValueError("All sample weights are zero: no row counts, there is nothing to fit.")
         elapsed += time.monotonic() - started_at
@@ -462,7 +467,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         if self.model is None:
             names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(n_features)])
             return traced(affine, ("intercept", *names), n_features)
-        n_params = None if self.p0 is None else np.size(self.p0)
+        n_params = None if self.p0 is None or is_auto(self.p0) else np.size(self.p0)
         return traced(self.model, parameter_names(self.model, n_params), n_features)
 
     def _start_of_fit(self) -> Any:
@@ -471,8 +476,9 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
     def _problem(self, model: TracedModel, warm: Any) -> Problem:
         names = model.param_names
-        limits = as_bounds((-np.inf, np.inf) if self.bounds is None else self.bounds, len(names))
-        start = as_start(self.p0 if warm is None else warm, limits, names)
+        limits = as_bounds(self.bounds, len(names), self.model)
+        p0 = self.p0 if warm is None else warm
+        start = as_start(p0, limits, names)
         seed = None
         if self.random_state is not None:
             seed = int(check_random_state(self.random_state).randint(2**31))
@@ -484,6 +490,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             starts,
             is_warm=warm is not None,
             seed=seed,
+            guess=as_guess(p0, model, limits),
         )
 
     def _store(self, state: FitState, model: TracedModel, n_rows: int, elapsed: float) -> None:

@@ -28,6 +28,7 @@ ORDER = [
     "_resume",
     "_batches",
     "_callbacks",
+    "models",
     "optimizer",
     "regressor",
     "__init__",
@@ -51,6 +52,15 @@ WITHIN = {
         "trust_region",
         "recursive",
     ],
+    "models": [
+        "_attributes",
+        "_search",
+        "decays",
+        "laws",
+        "peaks",
+        "saturations",
+        "__init__",
+    ],
     "_storage": ["local", "remote", "__init__"],
     "_streams": [
         "rows",
@@ -59,6 +69,7 @@ WITHIN = {
         "dask_results",
         "dask_arrays",
         "scan",
+        "profile",
         "__init__",
     ],
 }
@@ -71,6 +82,10 @@ HOMES = {
         "_engine/loss",
         "_engine/model",
         "_engine/prediction",
+        "models/decays",
+        "models/laws",
+        "models/peaks",
+        "models/saturations",
     },
     "sklearn": {"exceptions", "regressor", "_callbacks"},
     "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/dask_results", "_streams/scan"},
@@ -78,7 +93,7 @@ HOMES = {
     "json": {"_format"},
     "signal": {"_signals"},
     "rich": {"_progress"},
-    "scipy": {"_problem", "_result"},
+    "scipy": {"_problem", "_result", "models/saturations"},
 }
 
 
