@@ -13,11 +13,10 @@ from pathlib import Path
 import dask
 import joblib
 import pytest
-from distributed.client import FutureCancelledError
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from nlsq_sklearn import JSONCheckpoint
-from tests.signalled_search import N_CHUNKS, SENT, data, regressor, search
+from tests.signalled_fits import N_CHUNKS, SENT, data, fit_rows, regressor, search
 
 ROOT = Path(__file__).parents[1]
 INT, TERM = signal.SIGINT, signal.SIGTERM
@@ -135,7 +134,7 @@ def test_a_signal_to_all_processes_of_a_search_ends_them_all_and_saves(
     """As Ctrl-C in a terminal, and as a service manager that stops all of a service."""
     directory = tmp_path / "checkpoints"
     # Imported, not run: what is defined in a main module has another name there.
-    run = "from tests.signalled_search import main; main()"
+    run = "from tests.signalled_fits import main; main()"
     command = [sys.executable, "-c", run, str(directory)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
     with subprocess.Popen(command, start_new_session=True, **quiet) as process:
@@ -182,17 +181,14 @@ def test_a_signal_to_a_worker_that_sums_chunks_changes_no_bit(client, notes, sig
     assert fitted.pcov_.tolist() == undisturbed.pcov_.tolist()
 
 
-def test_a_search_whose_worker_of_dask_ends_by_sigterm_goes_on(client, tmp_path, notes):
-    """Fits run in threads of the worker, where no handler runs: it is as good as SIGKILL."""
-    X, y = (array.compute(scheduler="threads") for array in data())
+def test_a_fit_that_is_a_task_goes_on_in_another_worker(client, tmp_path, notes):
+    """Tasks run in threads, where no handler runs: what the interval saved is there.
+
+    Not with SIGINT, after which a worker waits half a minute for its threads.
+    """
     directory = tmp_path / "checkpoints"
-    with (
-        signal_in_second_pass(notes, TERM),
-        joblib.parallel_config(backend="dask"),
-        # joblib scatters the data, and a worker takes what it holds of it along.
-        contextlib.suppress(FutureCancelledError),
-    ):
-        search(directory, n_jobs=2, interval=0).fit(X, y)
-    assert phases(directory)
-    assert bits(search(directory, n_jobs=1).fit(X, y)) == bits(search(None, n_jobs=1).fit(X, y))
-    assert {phase.partition(",")[0] for phase in phases(directory)} == {"finished"}
+    with signal_in_second_pass(notes, TERM):
+        numbers, n_resumed = client.submit(fit_rows, str(directory), pure=False).result(60)
+    assert n_resumed == 1
+    assert numbers == fit_rows(None)[0]
+    assert phases(directory) == ["finished, 1 passes"]

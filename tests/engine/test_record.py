@@ -348,7 +348,10 @@ _NEGATIVE = np.array([[-35.0, 0.0], [0.0, 56.0]])
         _with_sums(cost=-1.0),
         _with_sums(model_norm=-1.0),
         _with_sums()._replace(partial=(_with_sums(gram=_NEGATIVE).equations,)),
-        *(_with_sums()._replace(scale=np.array([1.0, s])) for s in (0.0, 1e-300, -1.0, np.inf, np.nan)),
+        *(
+            _with_sums()._replace(scale=np.array([1.0, s]))
+            for s in (0.0, 1e-300, -1.0, np.inf, np.nan)
+        ),
         *(_with_sums()._replace(radius=r) for r in (0.0, -1.0, np.nan)),
         *(_with_sums()._replace(step=_state().step._replace(length=v)) for v in (0.0, np.nan)),
     ],
