@@ -99,14 +99,16 @@ class Rows(NamedTuple):
             row, what, value, advice = min(faults, key=lambda fault: fault[0])
             raise InvalidRowError(f"{what} is {value} in row {first + row}. {advice}")
 
-    def padded(self, n_rows: int) -> Chunk:
+    def padded(self, n_rows: int, buffers: "Buffers | None" = None) -> Chunk:
         """Return a chunk of ``n_rows``, with copies of the last row behind the real ones."""
+        places = Buffers() if buffers is None else buffers
+        places.begin()
 
         def pad(values: np.ndarray) -> np.ndarray:
             if values.size == n_rows:
                 return values
             # A real row, not zeros: the model may be undefined at 0.
-            padded = np.empty(n_rows)
+            padded = places.take(n_rows)
             padded[: values.size] = values
             padded[values.size :] = values[-1]
             return padded
@@ -123,6 +125,31 @@ class Rows(NamedTuple):
             None if self.weight is None else pad(self.weight),
             self.y.size,
         )
+
+
+class Buffers:
+    """Arrays that chunks are padded in, the same ones for each chunk in turn.
+
+    Fresh ones would cost as much again as the copy: the system clears their pages first.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[np.ndarray] = []
+        self._n_taken = 0
+
+    def begin(self) -> None:
+        """Take all arrays back: the last chunk is not needed any more."""
+        self._n_taken = 0
+
+    def take(self, n_rows: int) -> np.ndarray:
+        """Return an array of ``n_rows`` numbers, whatever they are."""
+        if self._n_taken == len(self._arrays):
+            self._arrays.append(np.empty(n_rows))
+        if self._arrays[self._n_taken].size < n_rows:
+            self._arrays[self._n_taken] = np.empty(n_rows)
+        array = self._arrays[self._n_taken]
+        self._n_taken += 1
+        return array[:n_rows]
 
 
 class _Fault(NamedTuple):
