@@ -23,9 +23,12 @@ from .dask_results import ChunkResults
 from .dask_tasks import Layout, sum_rows
 from .rows import Rows
 
-# A sample reads at most so many chunks; reading a row of each would compute all of the data.
+# A sample comes from few chunks, whole; reading a row of each would compute all of the data.
 _SAMPLE_CHUNKS = 32
-_SAMPLE_POOL_ROWS = 131_072
+# As much as the warm-up asks for: an eighth of the rows, within limits.
+_SAMPLE_SHARE = 1 / 8
+_LEAST_SAMPLE_ROWS = 131_072
+_MOST_SAMPLE_ROWS = 2_097_152
 
 
 class DaskStream:
@@ -96,8 +99,10 @@ class DaskStream:
     def _read_pool(self) -> ArrayStream:
         """Compute a sample of rows as large as any that is asked for."""
         filled = np.flatnonzero(self._sizes)
-        chosen = filled[sample_rows(filled.size, min(filled.size, _SAMPLE_CHUNKS))]
-        share = min(1.0, _SAMPLE_POOL_ROWS / sum(self._sizes[i] for i in chosen))
+        wanted = np.clip(_SAMPLE_SHARE * self.n_rows, _LEAST_SAMPLE_ROWS, _MOST_SAMPLE_ROWS)
+        n_chosen = max(_SAMPLE_CHUNKS, int(wanted * filled.size / self.n_rows))
+        chosen = filled[sample_rows(filled.size, min(filled.size, n_chosen))]
+        share = min(1.0, wanted / sum(self._sizes[i] for i in chosen))
 
         def rows_of(rows: ArrayStream) -> Rows:
             return rows.sample(max(1, int(share * rows.n_rows))).rows()

@@ -124,10 +124,9 @@ def sum_rows(
     """Return the equations of a chunk of the arrays, itself worked through in smaller ones."""
     if is_checked:
         rows.trust()
-    total = [Equations.zero(points.shape[1]) for _ in points]
+    total: list[Equations] = []
     for index in range(rows.n_chunks):
         chunk = rows.chunk(index)
-        total = [
-            t + kernel.evaluate(objective, chunk, p) for t, p in zip(total, points, strict=True)
-        ]
+        parts = [kernel.evaluate(objective, chunk, point) for point in points]
+        total = [a + b for a, b in zip(total, parts, strict=True)] if total else parts
     return tuple(total)
