@@ -1,5 +1,6 @@
 """A fit and its checkpoints: when to save, what a checkpoint is tied to, how to go on from it."""
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ import numpy as np
 from ._engine.record import check_consistency, from_record, to_record
 from ._engine.state import FitState, Status
 from ._fit import Observer, Problem, run
+from ._format import digest_of
 from ._problem import check_rows_are_independent, guess_start
 from ._saving import Saver
 from ._signals import SignalGuard
@@ -29,6 +31,8 @@ from .exceptions import (
 
 # A checkpoint may hold anything: an error shall not show megabytes of it.
 _MOST_SHOWN = 500
+# Chunks one after the other with the same number of rows are a run; of more a digest is saved.
+_MOST_RUNS = 5
 
 
 class Resume(Enum):
@@ -169,7 +173,7 @@ def run_resumable(
     state, elapsed, keeper = None, 0.0, None
     if checkpoint is not None:
         checkpoint = at_fixed_place(checkpoint)
-        identity = identify(problem, stream)
+        identity = with_few_words(identify(problem, stream))
         if resume is not Resume.NEVER:
             state, elapsed = _restore_if_needed(checkpoint, identity, stream.n_chunks, resume)
         keeper = Keeper(checkpoint, identity, stream.n_chunks, elapsed)
@@ -223,6 +227,29 @@ def identify(problem: Problem, stream: Stream) -> dict[str, Any]:
     return identity
 
 
+def with_few_words(identity: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an identity in which the sizes of chunks are no list, which may be long.
+
+    Old checkpoints have the list.
+    """
+    settings = identity["settings"]
+    sizes = settings.get("chunk_size")
+    if not isinstance(sizes, list):
+        return identity
+    return {**identity, "settings": {**settings, "chunk_size": _sizes_in_words(sizes)}}
+
+
+def _sizes_in_words(sizes: list[Any]) -> str:
+    """Return words for the sizes of chunks, which others don't have."""
+    if not all(type(size) is int for size in sizes):
+        raise TypeError("the sizes of its chunks are not whole numbers")
+    runs = [(size, len(list(run))) for size, run in itertools.groupby(sizes)]
+    words = ", ".join(f"{count} of {size} rows" for size, count in runs[:_MOST_RUNS])
+    if len(runs) <= _MOST_RUNS:
+        return f"{len(sizes)} chunks: {words}"
+    return f"{len(sizes)} chunks: {words}, ... (digest {digest_of({"sizes": sizes})[:32]})"
+
+
 def identify_model(problem: Problem) -> dict[str, Any]:
     """Return the part of an identity that does not depend on the data."""
     objective, tolerances = problem.objective, problem.tolerances
@@ -262,7 +289,8 @@ def restore(
     """
     path, record = checkpoint.load_with_path()
     try:
-        saved_identity, saved_versions = dict(record["identity"]), dict(record["versions"])
+        saved_identity = with_few_words(dict(record["identity"]))
+        saved_versions = dict(record["versions"])
         require_compatible(saved_identity, identity, path)
         saved = {**record["state"], "params": record["params"]}
         state = from_record(saved, identity["number of parameters"], n_chunks)
