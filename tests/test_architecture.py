@@ -19,6 +19,7 @@ ORDER = [
     "_storage",
     "_format",
     "checkpoint",
+    "_survey",
     "_saving",
     "_streams",
     "_fit",
@@ -31,6 +32,8 @@ ORDER = [
     "optimizer",
     "regressor",
     "__init__",
+    "_cli",
+    "__main__",
 ]
 WITHIN = {
     "_engine": [
@@ -50,6 +53,7 @@ WITHIN = {
         "trust_region",
         "recursive",
     ],
+    "_cli": ["output", "messages", "record", "checkpoints", "__init__"],
     "_storage": ["local", "remote", "__init__"],
     "_streams": [
         "rows",
@@ -74,9 +78,10 @@ HOMES = {
     "sklearn": {"exceptions", "regressor", "_callbacks"},
     "dask": {"_streams/arrays", "_streams/dask_arrays", "_streams/dask_results", "_streams/scan"},
     "fsspec": {"_storage/remote"},
-    "json": {"_format"},
+    "json": {"_format", "_cli/output"},
+    "click": {"_cli/__init__", "_cli/checkpoints", "_cli/messages", "_cli/output", "_cli/record"},
     "signal": {"_signals"},
-    "rich": {"_progress"},
+    "rich": {"_progress", "_cli/output"},
     "scipy": {"_problem", "_result"},
 }
 

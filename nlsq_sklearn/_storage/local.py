@@ -36,6 +36,24 @@ class LocalDirectory:
         except FileNotFoundError:
             return []
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file by its name, sorted; links are no files."""
+        sizes = {}
+        for name in self.names():
+            with contextlib.suppress(FileNotFoundError):  # removed by its writer in the meantime
+                status = os.lstat(self.path / name)
+                if stat.S_ISREG(status.st_mode):
+                    sizes[name] = status.st_size
+        return sizes
+
+    def folders(self) -> list[str]:
+        """Return the names of the directories in this one, sorted; links are none."""
+        try:
+            entries = list(os.scandir(self.path))
+        except FileNotFoundError:
+            return []
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
     def location(self, name: str) -> str:
         """Return the path of a file."""
         return str(self.path / name)
