@@ -359,7 +359,7 @@ def test_checkpoints_in_a_store_are_read_too():
 _WRITER = """
 import sys
 from tests.cli.test_checkpoints import finish
-result = finish(sys.argv[1], n_chunks=100)
+result = finish(sys.argv[1], n_chunks=20)
 print([float(value).hex() for value in (*result.popt, *result.pcov.ravel(), result.cost)])
 """
 
@@ -367,7 +367,7 @@ print([float(value).hex() for value in (*result.popt, *result.pcov.ravel(), resu
 def test_a_fit_that_is_looked_at_all_the_time_ends_in_the_same_bits(tmp_path):
     root = Path(__file__).parent.parent.parent
     command = [sys.executable, "-c", _WRITER, str(tmp_path)]
-    result = finish(tmp_path.with_name("alone"), n_chunks=100)
+    result = finish(tmp_path.with_name("alone"), n_chunks=20)
     expected = [float(value).hex() for value in (*result.popt, *result.pcov.ravel(), result.cost)]
     phases = set()
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as writer:
