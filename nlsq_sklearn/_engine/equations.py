@@ -94,3 +94,20 @@ class Equations(NamedTuple):
         """
         eps = np.finfo(float).eps
         return float(eps * (64.0 * self.cost + 8.0 * np.sqrt(self.cost * self.model_norm)))
+
+
+def shifted(equations: Equations, displacement: np.ndarray) -> Equations:
+    """Return the quadratic model of some equations, seen from another point.
+
+    Parameters
+    ----------
+    displacement : ndarray of shape (n_params,)
+        From the point of the equations to the other one.
+    """
+    slope = equations.gram @ displacement
+    return equations._replace(
+        gradient=equations.gradient + slope,
+        cost=equations.cost
+        + float(equations.gradient @ displacement)
+        + 0.5 * float(displacement @ slope),
+    )
