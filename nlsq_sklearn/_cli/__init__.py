@@ -3,6 +3,7 @@
 import click
 
 from .checkpoints import checkpoints
+from .fit import fit
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -11,4 +12,5 @@ def main() -> None:
     """Fit a curve to more data than memory holds, and look at fits that run."""
 
 
+main.add_command(fit)
 main.add_command(checkpoints)

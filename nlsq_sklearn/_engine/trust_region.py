@@ -231,9 +231,7 @@ def _contraction(state: FitState, full: Step) -> float:
     return full.predicted_reduction / state.remaining
 
 
-def _needs_no_pass(
-    state: FitState, full: Step, contraction: float, tolerances: Tolerances
-) -> bool:
+def _needs_no_pass(state: FitState, full: Step, contraction: float, tolerances: Tolerances) -> bool:
     """Return whether a pass at the end of the full step would tell nothing that matters.
 
     Steps that shrink at a steady rate, or faster, leave after this one what is left now times

@@ -57,6 +57,8 @@ def check_names(wanted: Sequence[str], names: Sequence[str], path: str) -> None:
         folded = {other.casefold(): other for other in names}
         near = difflib.get_close_matches(name.casefold(), folded, 1)
         hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
+        if list(names) == [str(i) for i in range(len(names))]:
+            hint = " Its columns have no names: give their numbers."
         shown = ", ".join(names[:_MOST_NAMES_SHOWN])
         more = f" and {len(names) - _MOST_NAMES_SHOWN} more" * (len(names) > _MOST_NAMES_SHOWN)
         raise ValueError(f"{path} has no column {name!r}.{hint} It has: {shown}{more}.")
@@ -71,8 +73,9 @@ def check_types(arrays: Mapping[str, Any], path: str) -> None:
 
 def wrong_type(name: str, kind: Any, path: str) -> ValueError:
     """Return the error for a column that holds no real numbers."""
+    words = "text" if "string" in str(kind) or str(kind).startswith("<U") else str(kind)
     return ValueError(
-        f"The column {name!r} of {path} holds {kind}, and a fit needs real numbers. Convert it "
+        f"The column {name!r} of {path} holds {words}, and a fit needs real numbers. Convert it "
         "first: a time, for instance, to seconds since the first one."
     )
 

@@ -155,17 +155,17 @@ def _copy_columns(
         for file in files:
             file.flush()
     except pyarrow.ArrowInvalid as error:
-        raise ValueError(_explain(str(error), path, names)) from None
+        raise ValueError(_explain(str(error), path, layout.names)) from None
     return n_rows
 
 
 def _explain(error: str, path: str, names: Sequence[str]) -> str:
     """Return why a text file could not be read, in the words of this package where they are."""
-    value = re.search(r"Row #(\d+): CSV conversion error to double: invalid value '(.*)'", error)
+    value = re.search(r"column #(\d+): Row #(\d+): CSV conversion .*invalid value '(.*)'", error)
     if value is not None:
         return (
-            f"{path} holds {value[2]!r} in line {value[1]}, in a column that is to be fitted "
-            f"({', '.join(names)}); expected a number, or nothing where it is missing."
+            f"The column {names[int(value[1])]!r} of {path} holds {value[3]!r} in line {value[2]}; "
+            "expected a number, or nothing where it is missing."
         )
     cells = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", error)
     if cells is not None:
