@@ -10,7 +10,7 @@ def open_npy(path: str, columns: Columns, chunk_size: int | None) -> Stream:
     """Return the stream of an array on disk, whose pages are read as they are needed."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(
             f"{path} is not an array that can be mapped into memory: {error}"
         ) from None

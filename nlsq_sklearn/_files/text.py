@@ -40,8 +40,8 @@ def open_text(path: str, columns: Columns, chunk_size: int | None) -> Stream:
     folder = tempfile.gettempdir()
     _logger.info("reading %s once, into temporary files in %s", path, folder)
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in columns.names]
         try:
+            files = [stack.enter_context(tempfile.TemporaryFile()) for _ in columns.names]
             n_rows = _copy_columns(path, layout, columns.names, files)
         except OSError as error:
             raise OSError(
@@ -70,16 +70,13 @@ class _Layout(NamedTuple):
         Of the columns; their numbers where the first line holds numbers.
     delimiter, decimal_point : str
     n_lines_before : int
-        Lines of comments before the first line.
-    has_head : bool
-        Whether the first line names the columns.
+        Lines before the first row: comments, and the names of the columns.
     """
 
     names: list[str]
     delimiter: str
     decimal_point: str
     n_lines_before: int
-    has_head: bool
 
     @classmethod
     def of(cls, path: str) -> "_Layout":
@@ -97,7 +94,7 @@ class _Layout(NamedTuple):
         is_comma = delimiter != "," and "," in first and "." not in first
         has_head = not all(map(_is_number, cells))
         names = cells if has_head else [str(i) for i in range(len(cells))]
-        return cls(names, delimiter, "," if is_comma else ".", n_before, has_head)
+        return cls(names, delimiter, "," if is_comma else ".", n_before + has_head)
 
 
 def _is_number(text: str) -> bool:
@@ -138,7 +135,7 @@ def _copy_columns(
         block_size=_BLOCK_BYTES,
         use_threads=False,  # with threads an error does not tell its line
         skip_rows=layout.n_lines_before,
-        column_names=None if layout.has_head else layout.names,
+        column_names=layout.names,
     )
     convert = csv.ConvertOptions(
         include_columns=names,
