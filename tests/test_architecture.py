@@ -41,6 +41,7 @@ WITHIN = {
         "__init__",
         "equations",
         "loss",
+        "advice",
         "model",
         "remembered",
         "elementary",
@@ -70,6 +71,7 @@ WITHIN = {
 # Foreign libraries that live in few rooms.
 HOMES = {
     "jax": {
+        "_engine/advice",
         "_engine/curve",
         "_engine/elementary",
         "_engine/kernel",

@@ -26,7 +26,12 @@ class LocalDirectory:
 
     def create(self) -> None:
         """Make the directory where it does not exist, and sweep what killed writers left."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(
+                errno.ENOTDIR, "there is a file of this name", str(self.path)
+            ) from None
         self.sweep()
 
     def names(self) -> list[str]:
