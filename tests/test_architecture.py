@@ -46,6 +46,7 @@ WITHIN = {
         "remembered",
         "elementary",
         "curve",
+        "operands",
         "kernel",
         "prediction",
         "subproblem",
