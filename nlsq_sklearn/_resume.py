@@ -33,6 +33,11 @@ from .exceptions import (
 _MOST_SHOWN = 500
 # Chunks one after the other with the same number of rows are a run; of more a digest is saved.
 _MOST_RUNS = 5
+# Digests say nothing to people.
+_KEYS = {
+    "model structure": "the model's formula, or a number in it, is another one",
+    "data content": "values of x, y or sigma are others, or their file was written again",
+}
 
 
 class Resume(Enum):
@@ -326,6 +331,8 @@ def _changes(saved: Any, current: Any, name: str) -> Iterator[str]:
         for key in sorted({*saved, *current}):
             inner = f"{name} {key}".strip()
             yield from _changes(saved.get(key), current.get(key), inner)
+    elif name in _KEYS and saved is not None and current is not None and saved != current:
+        yield f"{name} changed: {_KEYS[name]}"
     elif saved != current:
         yield f"{name} changed from {_shown(saved)} to {_shown(current)}"
 

@@ -211,7 +211,7 @@ class JSONCheckpoint:
     def load_with_path(self) -> tuple[str, dict[str, Any]]:
         """Return the path of the newest whole record, and the record; see `load`."""
         files = self._files
-        reader = _Reader(files)
+        reader = Reader(files)
         found = reader.newest()
         if found is None and not reader.has_seen_any:
             raise CheckpointNotFoundError(
@@ -242,7 +242,7 @@ class JSONCheckpoint:
         found = []
         for name in filter(_DATED.fullmatch, files.names()):
             try:
-                record = _read(files, name).record
+                record = read_snapshot(files, name).record
             except (OSError, ValueError) as error:
                 _logger.info("not a whole checkpoint: %s (%s)", files.location(name), error)
                 continue
@@ -262,7 +262,7 @@ class JSONCheckpoint:
                 _logger.warning("checkpoint not removed: %s (%s)", files.location(name), error)
 
 
-class _Reader:
+class Reader:
     """Looks for the newest whole record of a directory, and keeps what was wrong with others."""
 
     def __init__(self, files: Directory) -> None:
@@ -290,7 +290,7 @@ class _Reader:
     def _try(self, name: str) -> Snapshot | None:
         """Return the content of a file, None where it is damaged or gone."""
         try:
-            return _read(self._files, name)
+            return read_snapshot(self._files, name)
         except UnknownSchemaError as error:
             # Older files are no way out: the version that wrote this one has gone on since.
             raise IncompatibleCheckpointError(
@@ -304,7 +304,8 @@ class _Reader:
             return None
 
 
-def _read(files: Directory, name: str) -> Snapshot:
+def read_snapshot(files: Directory, name: str) -> Snapshot:
+    """Return the content of a checkpoint file; see `decode` for what it raises."""
     return decode(files.read(name, MAX_BYTES), is_compressed=name.endswith(".gz"))
 
 
@@ -322,6 +323,11 @@ def at_fixed_place(checkpoint: JSONCheckpoint) -> JSONCheckpoint:
 def as_checkpoint(value: Any) -> JSONCheckpoint | None:
     """Return a `JSONCheckpoint` for what a user gave: one, a path or None."""
     return value if value is None or isinstance(value, JSONCheckpoint) else JSONCheckpoint(value)
+
+
+def is_dated(name: str) -> bool:
+    """Return whether a file has the name of a dated checkpoint."""
+    return _DATED.fullmatch(name) is not None
 
 
 def _order(name: str) -> tuple[str, int]:

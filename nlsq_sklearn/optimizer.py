@@ -9,6 +9,7 @@ from typing import Any
 from ._engine.model import parameter_names
 from ._engine.remembered import traced
 from ._engine.state import FitState, Status
+from ._engine.trust_region import Tolerances
 from ._fit import Problem
 from ._problem import (
     as_bounds,
@@ -195,6 +196,36 @@ class AdaptiveHybridStreamingOptimizer:
         """
         started_at = time.monotonic()
         stream = open_stream(x, y, sigma, chunk_size=self._chunk_size)
+        return self._fit_stream(
+            stream,
+            p0,
+            started_at,
+            bounds=bounds,
+            absolute_sigma=absolute_sigma,
+            loss=loss,
+            f_scale=f_scale,
+            n_starts=n_starts,
+            tolerances=as_tolerances(ftol, xtol, gtol, max_iter),
+            resume=resume,
+            show_progress=show_progress,
+        )
+
+    def _fit_stream(
+        self,
+        stream: Stream,
+        p0: Any,
+        started_at: float,
+        *,
+        bounds: Any,
+        absolute_sigma: bool,
+        loss: str,
+        f_scale: float,
+        n_starts: int,
+        tolerances: Tolerances,
+        resume: bool,
+        show_progress: bool,
+    ) -> CurveFitResult:
+        """Fit rows wherever they come from; see `fit`."""
         names = self._param_names(p0)
         check_enough_rows(stream, names)
         model = traced(self._model, names, stream.n_features)
@@ -203,7 +234,7 @@ class AdaptiveHybridStreamingOptimizer:
         problem = Problem(
             as_objective(model, loss, f_scale),
             limits,
-            as_tolerances(ftol, xtol, gtol, max_iter),
+            tolerances,
             draw_starts(start, limits, as_positive_int(n_starts, "n_starts"), names),
             guess=as_guess(p0, model, limits),
         )

@@ -19,6 +19,7 @@ ORDER = [
     "_storage",
     "_format",
     "checkpoint",
+    "_survey",
     "_saving",
     "_streams",
     "_fit",
@@ -29,15 +30,19 @@ ORDER = [
     "_batches",
     "_callbacks",
     "models",
+    "_files",
     "optimizer",
     "regressor",
     "__init__",
+    "_cli",
+    "__main__",
 ]
 WITHIN = {
     "_engine": [
         "__init__",
         "equations",
         "loss",
+        "advice",
         "model",
         "remembered",
         "elementary",
@@ -61,6 +66,8 @@ WITHIN = {
         "saturations",
         "__init__",
     ],
+    "_cli": ["output", "messages", "record", "checkpoints", "model", "fit", "__init__"],
+    "_files": ["columns", "npy", "text", "parquet", "zarr_arrays", "__init__"],
     "_storage": ["local", "remote", "__init__"],
     "_streams": [
         "rows",
@@ -78,6 +85,7 @@ WITHIN = {
 # Foreign libraries that live in few rooms.
 HOMES = {
     "jax": {
+        "_engine/advice",
         "_engine/curve",
         "_engine/elementary",
         "_engine/kernel",
@@ -95,12 +103,25 @@ HOMES = {
         "_streams/dask_arrays",
         "_streams/dask_graph",
         "_streams/dask_results",
+        "_files/parquet",
+        "_files/text",
+        "_files/zarr_arrays",
         "_streams/scan",
     },
     "fsspec": {"_storage/remote"},
-    "json": {"_format"},
+    "json": {"_format", "_cli/output"},
+    "click": {
+        "_cli/__init__",
+        "_cli/checkpoints",
+        "_cli/fit",
+        "_cli/messages",
+        "_cli/output",
+        "_cli/record",
+    },
+    "pyarrow": {"_files/parquet", "_files/text"},
+    "zarr": {"_files/zarr_arrays"},
     "signal": {"_signals"},
-    "rich": {"_progress"},
+    "rich": {"_progress", "_cli/output"},
     "scipy": {"_problem", "_result", "models/saturations"},
 }
 

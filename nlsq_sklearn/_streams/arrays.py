@@ -78,7 +78,10 @@ class ArrayStream:
     ) -> None:
         self._y = _as_real(y, "y")
         if self._y.ndim != 1:
-            raise ValueError(f"y must have one dimension, (n_rows,), got shape {self._y.shape}.")
+            raise ValueError(
+                f"y must have one dimension, (n_rows,), got shape {self._y.shape}."
+                + (" Give y[:, 0]." if self._y.shape[1:] == (1,) else "")
+            )
         self.n_rows = self._y.size
         if self.n_rows == 0:
             raise ValueError("y is empty: there is nothing to fit.")
@@ -316,11 +319,25 @@ def _as_real(values: Any, name: str) -> np.ndarray:
             "(x[~mask], y[~mask])."
         )
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must hold real numbers, got an array of {array.dtype}. "
-            "Convert it first, for instance by .astype(float)."
-        )
+        raise TypeError(no_real_numbers(name, array.dtype, values))
     return array
+
+
+def no_real_numbers(name: str, dtype: np.dtype, values: Any = None) -> str:
+    """Return what is said of data that are no real numbers, and what to do about them."""
+    advice = "Convert it first, for instance by .astype(float)."
+    if callable(values):
+        return f"{name} must hold real numbers, got a function: fit takes the data alone."
+    if isinstance(values, (str, os.PathLike)):
+        return (
+            f"{name} must hold real numbers, got {values!r}. Read the file first, for instance by "
+            "numpy.load(path, mmap_mode='r')."
+        )
+    if dtype.kind in "mM":
+        advice = "Convert times to numbers: (t - t[0]) / numpy.timedelta64(1, 's')."
+    elif dtype.kind == "c":
+        advice = "Fit the real and the imaginary part, one after the other along the rows."
+    return f"{name} must hold real numbers, got an array of {dtype}. {advice}"
 
 
 def _as_columns(x: Any, n_rows: int) -> list[np.ndarray]:

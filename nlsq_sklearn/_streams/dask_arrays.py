@@ -17,7 +17,7 @@ from dask.base import tokenize
 from .._engine.equations import Equations
 from .._engine.kernel import Objective
 from ..exceptions import InvalidRowError
-from .arrays import ArrayStream, sample_rows
+from .arrays import ArrayStream, no_real_numbers, sample_rows
 from .dask_graph import ChunkGraph
 from .dask_results import ChunkResults
 from .dask_tasks import Layout, sum_rows
@@ -51,6 +51,11 @@ class DaskStream:
         self, x: Any, y: Any, sigma: Any = None, weight: Any = None, *, is_table: bool = False
     ) -> None:
         self._x = _as_table(x, is_table=is_table)
+        if not is_table and np.shape(y) and self._x.ndim == 2 and self._x.shape[1] == len(y):
+            raise ValueError(
+                f"x has the shape {self._x.shape[::-1]}, and y has {len(y)} rows. Predictors come "
+                "first, as in scipy.optimize.curve_fit: pass x.T."
+            )
         n_rows = self._x.shape[0]
         self._x_name = "X" if is_table else "x"
         chunks = (self._x.chunks[0],)
@@ -215,10 +220,7 @@ def _as_array(values: Any, name: str) -> Any:
         values = values.to_dask_array(lengths=True)
     array = values if isinstance(values, da.Array) else da.from_array(np.asarray(values))
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must hold real numbers, got an array of {array.dtype}. "
-            "Convert it first, for instance by .astype(float)."
-        )
+        raise TypeError(no_real_numbers(name, array.dtype))
     if any(np.isnan(size) for size in array.shape):
         raise ValueError(
             f"The chunks of {name} have unknown sizes. Call {name}.compute_chunk_sizes() before, "
@@ -249,8 +251,9 @@ def _as_column(values: Any, name: str, n_rows: int, chunks: Any) -> Any:
     if array.ndim == 2 and array.shape[1] == 1 and hasattr(values, "to_dask_array"):
         array = array[:, 0]  # a data frame with one column
     if array.shape != (n_rows,):
+        hint = f" Give {name}[:, 0]." if array.shape == (n_rows, 1) else ""
         raise ValueError(
             f"{name} has the shape {array.shape}, expected ({n_rows},): one number for each row "
-            "of the predictors."
+            f"of the predictors.{hint}"
         )
     return array if array.chunks == chunks else array.rechunk(chunks)

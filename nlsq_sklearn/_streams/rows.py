@@ -188,4 +188,7 @@ def _first_out_of_range(name: str, values: np.ndarray) -> _Fault | None:
     if not is_wrong.any():
         return None
     row = int(np.argmax(is_wrong))
-    return _Fault(row, what, f"{values[row]:g}", "Leave out rows that shall not count.")
+    advice = "Leave out rows that shall not count."
+    if name == "sigma":
+        advice = "It is the standard deviation of a row: leave out rows that have none."
+    return _Fault(row, what, f"{values[row]:g}", advice)
