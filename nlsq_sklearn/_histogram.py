@@ -40,7 +40,8 @@ class Histogram(NamedTuple):
     The cells are the finest for which ``x`` spans, and ``y`` fills, no more of them than the
     limits say. Both follow from the set of the points alone: neither the order of the points nor
     the parts in which they come change a count. What counts in ``y`` are the cells that hold
-    something, so that outliers, however far, leave the cells of the others fine.
+    something, so that outliers leave the cells of the others fine, unless they are so far that
+    float64 could not tell the others apart beside them.
 
     Attributes
     ----------
@@ -207,7 +208,8 @@ def _cells(values: np.ndarray, exponent: int) -> np.ndarray:
 
 def _last_bit(extent: tuple[float, float]) -> int:
     """Return the exponent of the finest cells, whose numbers are exact in float64 and int64."""
-    return max(math.frexp(max(map(abs, extent)))[1] - _BITS, _FINEST)
+    largest = max(map(abs, extent))
+    return max(math.frexp(largest)[1] - _BITS, _FINEST) if largest else _FINEST
 
 
 def _exponent(extent: tuple[float, float], most: int, least: int) -> int:

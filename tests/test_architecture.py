@@ -20,6 +20,7 @@ ORDER = [
     "_format",
     "checkpoint",
     "_saving",
+    "_histogram",
     "_streams",
     "_fit",
     "_problem",
@@ -30,6 +31,7 @@ ORDER = [
     "_callbacks",
     "optimizer",
     "regressor",
+    "display",
     "__init__",
 ]
 WITHIN = {
@@ -58,8 +60,10 @@ WITHIN = {
         "dask_results",
         "dask_arrays",
         "scan",
+        "picture",
         "__init__",
     ],
+    "display": ["drawing", "statistics", "panels", "curve_fit", "convergence", "__init__"],
 }
 # Foreign libraries that live in few rooms.
 HOMES = {
@@ -77,7 +81,8 @@ HOMES = {
     "json": {"_format"},
     "signal": {"_signals"},
     "rich": {"_progress"},
-    "scipy": {"_problem", "_result"},
+    "scipy": {"_problem", "_result", "display/panels", "display/statistics"},
+    "matplotlib": {"display/drawing", "display/panels", "display/convergence"},
 }
 
 

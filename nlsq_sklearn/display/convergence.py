@@ -275,9 +275,12 @@ def _set_scale(axes: Any, values: np.ndarray) -> None:
     """Draw values that differ by more than a small factor on a logarithmic axis."""
     finite = values[np.isfinite(values)]
     positive = finite[finite > 0]
-    if positive.size == 0 or positive.max() < _LOG_FROM * max(finite.min(), 0.0):
-        return
-    if positive.size == finite.size:
+    if positive.size == 0:
+        axes.set_ylim(-0.05, 1.0)
+    elif positive.max() < _LOG_FROM * finite.min():
+        # Costs that differ in their last digits: without an offset each tick has them all.
+        axes.ticklabel_format(axis="y", useOffset=False)
+    elif positive.size == finite.size:
         axes.set_yscale("log")
     else:
         # Full Gauss-Newton steps have the damping 0, exact data the cost 0.
