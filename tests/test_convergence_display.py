@@ -220,7 +220,7 @@ def test_axes_given_are_drawn_into(undisturbed):
 
 
 def test_without_a_fit_there_is_nothing_to_show(tmp_path):
-    with pytest.raises(ValueError, match="no passes to show. Call fit before"):
+    with pytest.raises(ValueError, match=r"no passes to show\. Call fit before"):
         ConvergenceDisplay.from_estimator(StreamingCurveFitRegressor())
     with pytest.raises(CheckpointNotFoundError):
         ConvergenceDisplay.from_checkpoint(tmp_path)
