@@ -10,6 +10,7 @@ from ._engine.equations import Equations
 from ._engine.kernel import Objective
 from ._engine.loss import LOSS_NAMES
 from ._engine.model import TracedModel
+from ._engine.remembered import is_row_wise, remember_row_wise
 from ._engine.subproblem import Bounds
 from ._engine.trust_region import Tolerances
 from ._fit import Problem, sum_in_memory
@@ -188,9 +189,10 @@ def check_rows_are_independent(problem: Problem, stream: Stream) -> None:
     """Raise if the model's value in a row depends on other rows, as with a mean or a cumsum.
 
     Such a model has no meaning when its rows come in chunks. The equations of some rows must be
-    the sum of those of two halves of them, each in reversed order.
+    the sum of those of two halves of them, each in reversed order. That is asked once of a model.
     """
-    if stream.n_rows < 2:
+    fingerprint = problem.objective.model.fingerprint
+    if stream.n_rows < 2 or is_row_wise(fingerprint):
         return
     probe = stream.sample(_PROBE_ROWS)
     rows = np.arange(probe.n_rows)
@@ -206,6 +208,7 @@ def check_rows_are_independent(problem: Problem, stream: Stream) -> None:
             "another value for a row when other rows are beside it (by a mean, sum, cumsum or "
             "sort over x?). Each row must stand for itself: compute such numbers before the fit."
         )
+    remember_row_wise(fingerprint)
 
 
 def _are_close(whole: Equations, parts: Equations) -> bool:

@@ -43,6 +43,7 @@ WITHIN = {
         "remembered",
         "elementary",
         "curve",
+        "operands",
         "kernel",
         "prediction",
         "subproblem",

@@ -26,6 +26,8 @@ _LIBRARIES = {"jax", "jaxlib", "math", "numpy", "scipy", "functools", "operator"
 
 # Their fingerprints: the functions themselves, and what they close over, are not kept alive.
 _traces: OrderedDict[Hashable, str] = OrderedDict()
+# Those of models that were seen to give each row a value of its own.
+_row_wise: OrderedDict[str, None] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -56,6 +58,19 @@ def traced(model: Model, param_names: tuple[str, ...], n_features: int) -> Trace
         if len(_traces) > _MOST_TRACES:
             _traces.popitem(last=False)
     return new
+
+
+def is_row_wise(fingerprint: str) -> bool:
+    """Return whether a model was seen to give each row a value that no other row changes."""
+    return fingerprint in _row_wise
+
+
+def remember_row_wise(fingerprint: str) -> None:
+    """Note that a model gives each row a value of its own: that is a matter of its program."""
+    with _lock:
+        _row_wise[fingerprint] = None
+        if len(_row_wise) > _MOST_TRACES:
+            _row_wise.popitem(last=False)
 
 
 def _function_key(function: Any, outer: tuple[Any, ...]) -> Hashable:

@@ -142,11 +142,19 @@ class ArrayStream:
     ) -> Iterator[tuple[Equations, ...]]:
         """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
 
-        def equations_of(index: int) -> tuple[Equations, ...]:
-            chunk = self.chunk(index)
+        def equations_of(chunk: Chunk) -> tuple[Equations, ...]:
             return tuple(kernel.evaluate(objective, chunk, point) for point in points)
 
-        return map_chunks(equations_of, range(first, self.n_chunks), n_threads())
+        return self.map_chunks(equations_of, first)
+
+    def map_chunks(self, function: Callable[[Chunk], Result], first: int = 0) -> Iterator[Result]:
+        """Yield a function of each chunk from ``first`` on, in order, computed by threads."""
+        if self.n_chunks - first == 1:
+            yield function(self.chunk(first))
+            return
+        yield from map_chunks(
+            lambda index: function(self.chunk(index)), range(first, self.n_chunks), n_threads()
+        )
 
     def sample(self, n_rows: int) -> "ArrayStream":
         """Return about ``n_rows`` rows spread evenly over all, by a rule without randomness.
@@ -155,10 +163,10 @@ class ArrayStream:
         multiples of the golden ratio: a constant stride would meet a periodic ``x``, such as the
         columns of an image, always in the same phase.
         """
-        return self.take(sample_rows(self.n_rows, min(n_rows, self.n_rows)))
+        return self.take(*_sample_runs(self.n_rows, min(n_rows, self.n_rows)))
 
-    def take(self, rows: np.ndarray) -> "ArrayStream":
-        """Return some rows, copied into memory, as a stream with the same size of chunks.
+    def take(self, firsts: np.ndarray, run_rows: int = 1) -> "ArrayStream":
+        """Return runs of rows, copied into memory, as a stream with the same size of chunks.
 
         Raises
         ------
@@ -166,10 +174,10 @@ class ArrayStream:
             If there is a row that can't be used; the message names the first of all.
         """
         taken = ArrayStream(
-            take(self._x[0], rows) if self._is_table else [take(x, rows) for x in self._x],
-            take(self._y, rows),
-            None if self._sigma is None else take(self._sigma, rows),
-            None if self._weight is None else take(self._weight, rows),
+            take(self._x[0], firsts, run_rows) if self._is_table else [take(x, firsts, run_rows) for x in self._x],
+            take(self._y, firsts, run_rows),
+            None if self._sigma is None else take(self._sigma, firsts, run_rows),
+            None if self._weight is None else take(self._weight, firsts, run_rows),
             chunk_size=self.chunk_rows,
             buffer_rows=self._buffer_rows,
             is_table=self._is_table,
@@ -242,13 +250,18 @@ class ArrayStream:
 
 def sample_rows(n_rows: int, n_sample: int) -> np.ndarray:
     """Return the numbers of ``n_sample`` of ``n_rows`` rows; see `ArrayStream.sample`."""
+    firsts, run_rows = _sample_runs(n_rows, n_sample)
+    return np.ravel(firsts[:, np.newaxis] + np.arange(run_rows))
+
+
+def _sample_runs(n_rows: int, n_sample: int) -> tuple[np.ndarray, int]:
+    """Return the first row of each run of a sample, and the rows of a run."""
     n_runs = min(n_sample, _SAMPLE_PLACES)
     run_rows = n_sample // n_runs
     runs = np.arange(n_runs + 1)
     bounds = runs * n_rows // n_runs
     room = np.diff(bounds) - run_rows + 1  # places for the run in its stratum
-    firsts = bounds[:-1] + ((runs[:-1] * _GOLDEN) % 1.0 * room).astype(np.int64)
-    return np.ravel(firsts[:, np.newaxis] + np.arange(run_rows))
+    return bounds[:-1] + ((runs[:-1] * _GOLDEN) % 1.0 * room).astype(np.int64), run_rows
 
 
 def map_chunks(
