@@ -9,7 +9,7 @@ from .._engine.kernel import Chunk
 from .._engine.model import TracedModel
 from .._engine.prediction import predict
 from .._histogram import FINEST, Grid, Histogram, Limits
-from .arrays import ArrayStream, map_chunks, n_threads
+from .arrays import ArrayStream
 from .rows import Stream
 
 # Columns and rows of a density image: as many as a screen shows apart, times what outliers take.
@@ -173,16 +173,16 @@ def take_picture(
     def picture_of(rows: ArrayStream) -> tuple[int, Picture | None]:
         n_lost, picture = 0, None
 
-        def part(index: int) -> tuple[int, Picture | None]:
+        def part(chunk: Chunk) -> tuple[int, Picture | None]:
             # The grid so far, whichever it is, spares work and changes no result.
             grids = [FINEST] * 3 if picture is None else picture.grids
-            points, n_left_out = _points_of(rows.chunk(index), model, params, view)
+            points, n_left_out = _points_of(chunk, model, params, view)
             if points.x.size == 0:
                 return n_left_out, None
             seen = Picture.of(points, n_left_out, grids, view)
             return 0, seen if has_points else seen._replace(points=None)
 
-        for lost, seen in map_chunks(part, range(rows.n_chunks), n_threads()):
+        for lost, seen in rows.map_chunks(part):
             n_lost, picture = n_lost + lost, _sum(picture, seen)
         return n_lost, None if picture is None else picture.packed()
 
