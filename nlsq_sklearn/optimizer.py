@@ -23,7 +23,7 @@ from ._problem import (
     is_auto,
 )
 from ._progress import ProgressBar
-from ._result import CurveFitResult, as_result
+from ._result import CurveFitResult, Past, as_result
 from ._resume import Resume, run_resumable
 from ._streams import Stream, open_stream
 from .checkpoint import JSONCheckpoint
@@ -238,11 +238,11 @@ class AdaptiveHybridStreamingOptimizer:
             draw_starts(start, limits, as_positive_int(n_starts, "n_starts"), names),
             guess=as_guess(p0, model, limits),
         )
-        state, elapsed = self._run(problem, stream, resume=resume, show_progress=show_progress)
+        state, past = self._run(problem, stream, resume=resume, show_progress=show_progress)
         if state.status is Status.NOT_FINITE:
             raise ValueError(stream.explain_not_finite(problem.objective, state.start_point))
-        elapsed += time.monotonic() - started_at
-        return as_result(state, model, stream.n_rows, elapsed, absolute_sigma=absolute_sigma)
+        past = past._replace(elapsed=past.elapsed + time.monotonic() - started_at)
+        return as_result(state, problem.objective, stream, past, absolute_sigma=absolute_sigma)
 
     def _param_names(self, p0: Any) -> tuple[str, ...]:
         n_params = self._n_params
@@ -253,8 +253,8 @@ class AdaptiveHybridStreamingOptimizer:
 
     def _run(
         self, problem: Problem, stream: Stream, *, resume: bool, show_progress: bool
-    ) -> tuple[FitState, float]:
-        """Run the fit; return its last state, and the seconds it took before it was resumed."""
+    ) -> tuple[FitState, Past]:
+        """Run the fit; return its last state, and what went before it was resumed."""
         if resume and self._checkpoint is None:
             raise ValueError("resume=True needs a checkpoint_dir to resume from.")
         how = Resume.MUST if resume else Resume.NEVER

@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
 from ._batches import BatchState, load_batches, save_batches, update_batch
 from ._callbacks import CallbackBridge
 from ._engine.covariance import covariance
+from ._engine.kernel import Objective
 from ._engine.loss import LOSS_NAMES
 from ._engine.model import TracedModel, parameter_names
 from ._engine.remembered import traced
@@ -37,7 +38,7 @@ from ._problem import (
     draw_starts,
     is_auto,
 )
-from ._result import as_result
+from ._result import Past, as_result
 from ._resume import Resume, identify, run_resumable
 from ._saving import Saver
 from ._signals import SignalGuard
@@ -223,7 +224,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         if checkpoint is not None:
             checkpoint = folder_of(checkpoint, identify(problem, stream))
         bridge = CallbackBridge(self, root, stream.n_chunks, data, _attributes)
-        state, elapsed = run_resumable(
+        state, past = run_resumable(
             problem,
             stream,
             checkpoint,
@@ -234,8 +235,8 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             raise ValueError(stream.explain_not_finite(problem.objective, state.start_point))
         if state.accepted.n_rows == 0:
             raise ValueError("All sample weights are zero: no row counts, there is nothing to fit.")
-        elapsed += time.monotonic() - started_at
-        self._store(state, problem.objective.model, stream.n_rows, elapsed)
+        past = past._replace(elapsed=past.elapsed + time.monotonic() - started_at)
+        self._store(state, problem.objective, stream, past)
         root.call_on_fit_task_end(
             estimator=self, reconstruction_attributes=lambda: _attributes(state), **data
         )
@@ -427,9 +428,16 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         float
             1 for a perfect fit, 0 for one as good as the mean.
         """
+        model, stream = self._fitted_stream(X, y, sample_weight)
+        return score_rows(model, stream, self.popt_)
+
+    def _fitted_stream(
+        self, X: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[TracedModel, Stream]:
+        """Return the model that was fitted, and the stream of data to compare it with."""
         check_is_fitted(self)
         stream = self._open(X, y, sample_weight, reset=False)
-        return score_rows(self._traced_model(), stream, self.popt_)
+        return self._traced_model(), stream
 
     def _open(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Stream:
         """Return the stream of checked data."""
@@ -493,17 +501,17 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             guess=as_guess(p0, model, limits),
         )
 
-    def _store(self, state: FitState, model: TracedModel, n_rows: int, elapsed: float) -> None:
+    def _store(self, state: FitState, objective: Objective, stream: Stream, past: Past) -> None:
         """Set the fitted attributes."""
-        result = as_result(state, model, n_rows, elapsed, absolute_sigma=False)
+        result = as_result(state, objective, stream, past, absolute_sigma=False)
         self.result_ = result
         self.popt_, self.pcov_, self.perr_ = result.popt, result.pcov, result.perr
         self.param_names_, self.cost_ = result.param_names, result.cost
         self.n_iter_, self.n_passes_ = result.n_iter, result.n_passes
         self.converged_, self.history_ = result.success, result.history
-        self.n_samples_seen_, self.n_batches_seen_ = n_rows, 1
+        self.n_samples_seen_, self.n_batches_seen_ = result.n_rows, 1
         # What batches to come add to.
-        self._batch_state = BatchState(state.params, state.accepted, 1, n_rows)
+        self._batch_state = BatchState(state.params, state.accepted, 1, result.n_rows)
         self._is_batch_saved = True
 
 

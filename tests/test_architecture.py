@@ -21,6 +21,7 @@ ORDER = [
     "checkpoint",
     "_survey",
     "_saving",
+    "_histogram",
     "_streams",
     "_fit",
     "_problem",
@@ -33,6 +34,7 @@ ORDER = [
     "_files",
     "optimizer",
     "regressor",
+    "display",
     "__init__",
     "_cli",
     "__main__",
@@ -79,8 +81,10 @@ WITHIN = {
         "dask_arrays",
         "scan",
         "profile",
+        "picture",
         "__init__",
     ],
+    "display": ["drawing", "statistics", "panels", "curve_fit", "convergence", "__init__"],
 }
 # Foreign libraries that live in few rooms.
 HOMES = {
@@ -122,7 +126,14 @@ HOMES = {
     "zarr": {"_files/zarr_arrays"},
     "signal": {"_signals"},
     "rich": {"_progress", "_cli/output"},
-    "scipy": {"_problem", "_result", "models/saturations"},
+    "scipy": {
+        "_problem",
+        "_result",
+        "display/panels",
+        "display/statistics",
+        "models/saturations",
+    },
+    "matplotlib": {"display/drawing", "display/panels", "display/convergence"},
 }
 
 
