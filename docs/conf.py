@@ -51,6 +51,7 @@ default_role = "py:obj"
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
+toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autosummary_context = {
     "own_methods": {
