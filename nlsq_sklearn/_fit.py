@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,10 +17,11 @@ from ._streams import ArrayStream, Stream
 
 _logger = logging.getLogger("nlsq_sklearn")
 
-# The warm-up starts with so many rows, and each further sample has so many times more, up to a
-# share of all rows that keeps it cheaper than the pass it saves.
+# The warm-up starts with so many rows, and each further sample has so many times more; the last
+# has a share of all rows that keeps it cheaper than the pass it saves.
 _FIRST_SAMPLE_ROWS = 8192
 _SAMPLE_GROWTH = 16
+_LEAST_GROWTH = 4
 _LARGEST_SAMPLE_SHARE = 1 / 8
 _MOST_SAMPLE_ROWS = 2_097_152  # 16 MB a column
 # A sample's optimum is off by its own standard error; a hundredth of that is near enough.
@@ -122,8 +124,8 @@ def _candidates(problem: Problem, stream: Stream) -> np.ndarray:
     # All samples are taken from the largest, so that the data are read once.
     pool = stream.sample(sizes[-1])
     points = starts
-    for size in sizes:
-        sample = pool if size == sizes[-1] else pool.sample(size)
+    for size in [*(size for size in sizes if size < pool.n_rows), pool.n_rows]:
+        sample = pool if size == pool.n_rows else pool.sample(size)
         answer = _fit_sample(problem, sample, points)
         if answer is None:
             return starts[:1]
@@ -133,10 +135,12 @@ def _candidates(problem: Problem, stream: Stream) -> np.ndarray:
 
 def _sample_sizes(n_rows: int) -> list[int]:
     """Return the rows of each sample of the warm-up."""
-    most = min(n_rows * _LARGEST_SAMPLE_SHARE, _MOST_SAMPLE_ROWS)
+    most = int(min(n_rows * _LARGEST_SAMPLE_SHARE, _MOST_SAMPLE_ROWS))
     sizes = [_FIRST_SAMPLE_ROWS]
-    while sizes[-1] * _SAMPLE_GROWTH <= most:
+    while sizes[-1] * _SAMPLE_GROWTH < most:
         sizes.append(sizes[-1] * _SAMPLE_GROWTH)
+    if most >= _LEAST_GROWTH * sizes[-1]:
+        sizes.append(most)
     return sizes
 
 
@@ -167,8 +171,7 @@ def _fit_sample(problem: Problem, sample: ArrayStream, starts: np.ndarray) -> np
 def sum_in_memory(objective: Objective, sample: ArrayStream, points: np.ndarray) -> list[Equations]:
     """Return the equations of few rows at each of the points, (n_points, n_params)."""
     total = [Equations.zero(points.shape[1]) for _ in points]
-    for index in range(sample.n_chunks):
-        parts = kernel.evaluate_many(objective, sample.chunk(index), points)
+    for parts in sample.map_chunks(partial(kernel.evaluate_many, objective, points=points)):
         total = [a + b for a, b in zip(total, parts, strict=True)]
     return total
 

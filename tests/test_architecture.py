@@ -41,6 +41,7 @@ WITHIN = {
         "remembered",
         "elementary",
         "curve",
+        "operands",
         "kernel",
         "prediction",
         "subproblem",

@@ -5,9 +5,19 @@ Sign and scale are stated here and meant everywhere: residual = model - y, and
 ``1/2 sum w (residual / sigma)^2``.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+
+
+@cache
+def _places(n_params: int) -> np.ndarray:
+    """Return where each element of the Gram matrix stands in what the kernel returns."""
+    places = np.empty((n_params, n_params), dtype=np.intp)
+    upper = np.triu_indices(n_params)
+    places[upper] = places.T[upper] = 2 + n_params + np.arange(upper[0].size)
+    return places
 
 
 class Equations(NamedTuple):
@@ -41,12 +51,12 @@ class Equations(NamedTuple):
     @classmethod
     def from_packed(cls, packed: np.ndarray, n_params: int, n_rows: float) -> "Equations":
         """Unpack what the kernel returns: cost, model norm, gradient, upper triangle by rows."""
-        gram = np.empty((n_params, n_params))
-        upper = np.triu_indices(n_params)
-        gram[upper] = packed[2 + n_params :]
-        gram.T[upper] = packed[2 + n_params :]
         return cls(
-            gram, packed[2 : 2 + n_params].copy(), float(packed[0]), float(packed[1]), n_rows
+            packed[_places(n_params)],
+            packed[2 : 2 + n_params].copy(),
+            float(packed[0]),
+            float(packed[1]),
+            n_rows,
         )
 
     def __add__(self, other: "Equations") -> "Equations":  # type: ignore[override]
@@ -94,3 +104,20 @@ class Equations(NamedTuple):
         """
         eps = np.finfo(float).eps
         return float(eps * (64.0 * self.cost + 8.0 * np.sqrt(self.cost * self.model_norm)))
+
+
+def shifted(equations: Equations, displacement: np.ndarray) -> Equations:
+    """Return the quadratic model of some equations, seen from another point.
+
+    Parameters
+    ----------
+    displacement : ndarray of shape (n_params,)
+        From the point of the equations to the other one.
+    """
+    slope = equations.gram @ displacement
+    return equations._replace(
+        gradient=equations.gradient + slope,
+        cost=equations.cost
+        + float(equations.gradient @ displacement)
+        + 0.5 * float(displacement @ slope),
+    )

@@ -20,6 +20,7 @@ from .curve import Jacobian
 from .equations import Equations
 from .loss import ROBUST_LOSSES
 from .model import TracedModel
+from .operands import SLACK, Operand, operand
 
 BLOCK_ROWS = 4096
 """Rows in a block: (n_params + 1) x 32 KB of columns, which a core's second-level cache holds."""
@@ -45,6 +46,8 @@ class Chunk(NamedTuple):
         Standard deviation of each row; how many times it counts.
     n_rows : int
         The rows that are not padding.
+    operands : tuple of Operand or None
+        The four arrays as the programs take them, where they are kept for several calls.
     """
 
     x: Any
@@ -52,6 +55,7 @@ class Chunk(NamedTuple):
     sigma: Any
     weight: Any
     n_rows: int
+    operands: tuple[Operand | None, ...] | None = None
 
     @property
     def n_counted(self) -> int:
@@ -60,11 +64,20 @@ class Chunk(NamedTuple):
             return self.n_rows
         return int(np.count_nonzero(np.asarray(self.weight)[: self.n_rows]))
 
+    def as_operands(self) -> tuple[Operand | None, ...]:
+        """Return x, y, sigma and weight as the programs take them."""
+        if self.operands is not None:
+            return self.operands
+        return tuple(None if column is None else operand(column) for column in self[:4])
+
     def to_device(self) -> "Chunk":
-        """Return the chunk in the memory that the programs compute on."""
+        """Return the chunk with its numbers in the memory that the programs compute on."""
         with jax.enable_x64(True):
-            x, y, sigma, weight = (None if a is None else jnp.asarray(a) for a in self[:4])
-        return Chunk(x, y, sigma, weight, self.n_rows)
+            operands = tuple(
+                None if part is None else Operand(jax.device_put(part.memory), part.start)
+                for part in self.as_operands()
+            )
+        return self._replace(operands=operands)
 
 
 class Objective(NamedTuple):
@@ -154,7 +167,7 @@ def _run(
 ) -> np.ndarray:
     """Return the sums over a chunk, (n_sums,), at each of the points if there are several."""
     packed = _run_compiled(objective, chunk, params, n_points, any_angle=False)
-    if packed[..., -1].any():
+    if np.any(packed[..., -1]):
         # Rare: angles of more than 10^8 radians, which the fast program can't reduce.
         packed = _run_compiled(objective, chunk, params, n_points, any_angle=True)
     return packed[..., :-1]
@@ -179,18 +192,20 @@ def _run_compiled(
         n_points,
         any_angle,
     )
+    operands = chunk.as_operands()
+    starts = [0 if part is None else part.start for part in operands]
     arguments = (
         np.asarray(params, dtype=np.float64),
-        np.float64(objective.f_scale),
-        *chunk[:4],
-        np.int64(chunk.n_rows),
+        # In one array: each argument takes its time on the way.
+        np.array([objective.f_scale, chunk.n_rows, *starts], dtype=np.float64),
+        *(None if part is None else part.memory for part in operands),
     )
 
     def build() -> Callable[..., Any]:
         kernel = _kernel(objective.model, objective.loss, any_angle=any_angle)
         if n_points is None:
             return kernel
-        return jax.vmap(kernel, in_axes=(0, None, None, None, None, None, None))
+        return jax.vmap(kernel, in_axes=(0, None, None, None, None, None))
 
     return run_program(key, build, arguments)
 
@@ -225,24 +240,25 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
 
     def kernel(
         params: jax.Array,
-        f_scale: jax.Array,
+        settings: jax.Array,
         x: jax.Array,
         y: jax.Array,
         sigma: jax.Array | None,
         weight: jax.Array | None,
-        n_rows: jax.Array,
     ) -> jax.Array:
-        block_rows = min(y.shape[0], BLOCK_ROWS)
+        f_scale = settings[0]
+        n_rows, *starts = settings[1:].astype(jnp.int64)
+        block_rows = min(y.shape[0] - SLACK, BLOCK_ROWS)
 
         def add_block(index: jax.Array, total: jax.Array) -> jax.Array:
             first = index * block_rows
 
-            def block(array: jax.Array | None) -> Any:
+            def block(array: jax.Array | None, start: jax.Array) -> Any:
                 if array is None:
                     return None
-                return lax.dynamic_slice_in_dim(array, first, block_rows, axis=-1)
+                return lax.dynamic_slice_in_dim(array, start + first, block_rows, axis=-1)
 
-            rows = Chunk(block(x), block(y), block(sigma), block(weight), block_rows)
+            rows = Chunk(*map(block, (x, y, sigma, weight), starts), block_rows)
             counts = first + jnp.arange(block_rows) < n_rows
             if rows.weight is not None:
                 counts &= rows.weight > 0
@@ -275,7 +291,7 @@ class _RowTerms(NamedTuple):
 
 def _row_terms(jacobian: Jacobian, loss: str, f_scale: jax.Array, block: Chunk) -> _RowTerms:
     """Return what each row of a block adds, weighted and under the loss."""
-    _, y, sigma, weight, _ = block
+    _, y, sigma, weight, *_ = block
     value, columns, is_out_of_range = jacobian
     residual = value - y
     if sigma is not None:

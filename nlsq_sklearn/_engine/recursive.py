@@ -10,27 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .equations import Equations
+from .equations import Equations, shifted
 from .state import FitState, Status
 from .subproblem import Bounds
 from .trust_region import Tolerances, begin, judge, propose
-
-
-def shifted(equations: Equations, displacement: np.ndarray) -> Equations:
-    """Return the quadratic model of some equations, seen from another point.
-
-    Parameters
-    ----------
-    displacement : ndarray of shape (n_params,)
-        From the point of the equations to the other one.
-    """
-    slope = equations.gram @ displacement
-    return equations._replace(
-        gradient=equations.gradient + slope,
-        cost=equations.cost
-        + float(equations.gradient @ displacement)
-        + 0.5 * float(displacement @ slope),
-    )
 
 
 def forget(equations: Equations, factor: float) -> Equations:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .equations import Equations
+from .equations import Equations, shifted
 from .state import FitState, Status
 from .subproblem import Bounds, Step, Subproblem
 
@@ -25,6 +25,11 @@ _GROW = 2.0
 _FIRST_RADIUS = 100.0
 # 1e-8, the default that users know from SciPy, then means a millionth of a standard error.
 _OFFSET_PER_FTOL = 100.0
+# Full steps that converge at a rate of a tenth or better (its square, as gains measure it); the next
+# one may do three times worse than the last.
+_FAST_CONTRACTION = 1e-2
+_CONTRACTION_SLACK = 10.0
+_LAST_STEP_PER_XTOL = 10.0
 _EPS = float(np.finfo(float).eps)
 
 
@@ -78,10 +83,13 @@ def propose(state: FitState, bounds: Bounds, tolerances: Tolerances) -> FitState
     """Return the state with the next step to try, or with the status that ends the fit."""
     subproblem = Subproblem(state.accepted, state.params, state.scale, bounds)
     full = subproblem.full_step()
+    contraction = _contraction(state, full)
     state = state._replace(remaining=full.predicted_reduction)
     status = _convergence(state, full, tolerances)
     if status is not Status.RUNNING:
         return state._replace(status=status)
+    if _needs_no_pass(state, full, contraction, tolerances):
+        return _step_without_pass(state, full, contraction)
     if state.n_iter >= tolerances.max_iter:
         return state._replace(status=Status.MAX_ITER)
     step = subproblem.step_within(state.radius)
@@ -193,14 +201,67 @@ def _convergence(state: FitState, full: Step, tolerances: Tolerances) -> Status:
     freedom = max(equations.n_rows - n_params, 1)
     if gain * freedom <= (_OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * cost:
         return Status.FTOL
-    # A parameter whose true value is 0 has no relative precision: what counts there is that the
-    # step moves the curve by less than xtol of the noise.
+    return Status.XTOL if _is_small(state, full, tolerances.xtol) else Status.RUNNING
+
+
+def _is_small(state: FitState, full: Step, xtol: float) -> bool:
+    """Return whether a step changes no parameter by more than ``xtol`` of it.
+
+    A parameter whose true value is 0 has no relative precision: what counts there is that the
+    step moves the curve by less than ``xtol`` of the noise.
+    """
+    equations = state.accepted
     change = np.abs(full.trial - state.params)
-    noise = np.sqrt(2 * cost / freedom)
-    is_small = (change <= tolerances.xtol * np.abs(state.params)) | (
-        change * equations.column_norms <= tolerances.xtol * noise
+    noise = np.sqrt(2 * equations.cost / max(equations.n_rows - state.params.size, 1))
+    is_small = (change <= xtol * np.abs(state.params)) | (
+        change * equations.column_norms <= xtol * noise
     )
-    return Status.XTOL if is_small.all() else Status.RUNNING
+    return bool(is_small.all())
+
+
+def _contraction(state: FitState, full: Step) -> float:
+    """Return what the last step left to gain, over what there was before it.
+
+    It is the square of the rate at which full steps converge, in the norm of the Gram matrix;
+    infinite after any other step.
+    """
+    last = state.history[-1]
+    if not last["accepted"] or last["damping"] != 0 or state.remaining <= 0:
+        return np.inf
+    return full.predicted_reduction / state.remaining
+
+
+def _needs_no_pass(
+    state: FitState, full: Step, contraction: float, tolerances: Tolerances
+) -> bool:
+    """Return whether a pass at the end of the full step would tell nothing that matters.
+
+    Steps that shrink at a steady rate, or faster, leave after this one what is left now times
+    that rate: if that meets ``ftol``, and the cost there is predicted to its rounding, the step is
+    the last one, and a pass over all data is saved. The step must be so short that the covariance
+    of the point before is that of its end.
+    """
+    equations, n_params = state.accepted, state.params.size
+    if contraction > _FAST_CONTRACTION or not _is_small(
+        state, full, _LAST_STEP_PER_XTOL * tolerances.xtol
+    ):
+        return False
+    left = _CONTRACTION_SLACK * contraction * state.remaining
+    # The quadratic model, whose slope changes by the rate, errs by about that part of the gain.
+    cost_error = np.sqrt(_CONTRACTION_SLACK * contraction) * state.remaining
+    freedom = max(equations.n_rows - n_params, 1)
+    allowed = (_OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * equations.cost
+    return bool(left * freedom <= allowed and cost_error <= equations.cost_rounding)
+
+
+def _step_without_pass(state: FitState, full: Step, contraction: float) -> FitState:
+    """Return the state at the end of the full step, its equations by the quadratic model."""
+    return state._replace(
+        status=Status.FTOL,
+        params=full.trial,
+        equations=shifted(state.accepted, full.trial - state.params),
+        remaining=contraction * state.remaining,
+    )
 
 
 def _gain_ratio(cost: float, trial: Equations, step: Step) -> float:

@@ -142,11 +142,19 @@ class ArrayStream:
     ) -> Iterator[tuple[Equations, ...]]:
         """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
 
-        def equations_of(index: int) -> tuple[Equations, ...]:
-            chunk = self.chunk(index)
+        def equations_of(chunk: Chunk) -> tuple[Equations, ...]:
             return tuple(kernel.evaluate(objective, chunk, point) for point in points)
 
-        return map_chunks(equations_of, range(first, self.n_chunks), n_threads())
+        return self.map_chunks(equations_of, first)
+
+    def map_chunks(self, function: Callable[[Chunk], Result], first: int = 0) -> Iterator[Result]:
+        """Yield a function of each chunk from ``first`` on, in order, computed by threads."""
+        if self.n_chunks - first == 1:
+            yield function(self.chunk(first))
+            return
+        yield from map_chunks(
+            lambda index: function(self.chunk(index)), range(first, self.n_chunks), n_threads()
+        )
 
     def sample(self, n_rows: int) -> "ArrayStream":
         """Return about ``n_rows`` rows spread evenly over all, by a rule without randomness.

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from .._engine.operands import aligned_empty
+
 
 def identity(array: np.ndarray) -> Any:
     """Return what tells an array from others: its content, or the place and time of its file.
@@ -49,7 +51,8 @@ def read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
     rows = array[first:stop]
     if not isinstance(_root(array), np.memmap):
         return np.ascontiguousarray(rows, dtype=np.float64)
-    values = np.array(rows, dtype=np.float64, order="C", subok=False)
+    values = aligned_empty(rows.size).reshape(rows.shape)
+    values[...] = rows
     _release(rows)
     return values
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective
+from .._engine.operands import aligned_empty
 from ..exceptions import InvalidRowError
 
 if TYPE_CHECKING:
@@ -102,20 +103,22 @@ class Rows(NamedTuple):
     def padded(self, n_rows: int) -> Chunk:
         """Return a chunk of ``n_rows``, with copies of the last row behind the real ones."""
 
-        def pad(values: np.ndarray) -> np.ndarray:
-            if values.size == n_rows:
-                return values
-            # A real row, not zeros: the model may be undefined at 0.
-            padded = np.empty(n_rows)
+        def pad(values: np.ndarray, padded: np.ndarray | None = None) -> np.ndarray:
+            if padded is None:
+                if values.size == n_rows:
+                    return values
+                padded = aligned_empty(n_rows)
             padded[: values.size] = values
+            # A real row, not zeros: the model may be undefined at 0.
             padded[values.size :] = values[-1]
             return padded
 
-        x = (
-            pad(self.columns[0])
-            if len(self.columns) == 1
-            else np.stack(list(map(pad, self.columns)))
-        )
+        if len(self.columns) == 1:
+            x = pad(self.columns[0])
+        else:
+            x = aligned_empty(len(self.columns), n_rows)
+            for column, padded in zip(self.columns, x, strict=True):
+                pad(column, padded)
         return Chunk(
             x,
             pad(self.y),

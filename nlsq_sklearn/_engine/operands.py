@@ -1,0 +1,73 @@
+"""Columns of numbers in memory that the compiled programs take without a copy.
+
+JAX copies an array that does not start at a multiple of 64 bytes, and what NumPy allocates hardly
+ever does. So a program is handed a little more memory than a column, from a multiple of 64 bytes
+on, and is told where in it the column starts.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+ALIGNMENT = 64
+"""Bytes, of which an address must be a multiple."""
+
+SLACK = ALIGNMENT // 8
+"""Numbers of float64 that the memory of a column holds besides it."""
+
+
+class Operand(NamedTuple):
+    """``memory`` of shape (..., rows + SLACK); the column starts at the number ``start`` in it."""
+
+    memory: np.ndarray
+    start: int
+
+
+def aligned_empty(*shape: int) -> np.ndarray:
+    """Return an array of which `operand` needs no copy, its numbers not set."""
+    *outer, rows = shape
+    n_values = int(np.prod(outer, dtype=np.int64)) * (rows + SLACK)
+    raw = np.empty(n_values + SLACK)
+    first = -_address(raw) % ALIGNMENT // 8
+    return raw[first : first + n_values].reshape(*outer, rows + SLACK)[..., :rows]
+
+
+def operand(column: np.ndarray) -> Operand:
+    """Return memory that holds a column or several, of float64, shape (rows,) or (n, rows)."""
+    base = column.base
+    if isinstance(base, np.ndarray) and base.dtype == np.float64:
+        found = _within(column, base) if column.ndim == 1 else _whole(column, base)
+        if found is not None:
+            return found
+    copy = aligned_empty(*column.shape)
+    copy[...] = column
+    return operand(copy)
+
+
+def _within(column: np.ndarray, base: np.ndarray) -> Operand | None:
+    """Return memory around a column in the array that it is a part of, None if that ends there."""
+    if not base.flags.c_contiguous or not column.flags.c_contiguous:
+        return None
+    address = _address(column)
+    first = (address - _address(base)) // 8
+    start = address % ALIGNMENT // 8
+    stop = first - start + column.size + SLACK
+    if address % 8 or first < start or stop > base.size:
+        return None
+    return Operand(base.reshape(-1)[first - start : stop], start)
+
+
+def _whole(column: np.ndarray, base: np.ndarray) -> Operand | None:
+    """Return the memory of columns made by `aligned_empty`, None for others."""
+    rows = column.shape[-1]
+    size = column.shape[0] * (rows + SLACK)
+    if column.strides != (8 * (rows + SLACK), 8) or _address(column) % ALIGNMENT:
+        return None
+    first = (_address(column) - _address(base)) // 8
+    if not base.flags.c_contiguous or first + size > base.size:
+        return None
+    return Operand(base.reshape(-1)[first : first + size].reshape(-1, rows + SLACK), 0)
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])
