@@ -6,6 +6,7 @@ print into the ``text`` blocks below them.
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -30,11 +31,15 @@ SECONDS = re.compile(r"^ ?(?:s|ms|rows/s|M rows/s)\b")
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, its text and the number of its first line."""
+    """A fenced block: its language, its text and the number of its first line.
+
+    ``requires`` names a package without which the block is not run: ```` ```python requires=nlsq ````.
+    """
 
     language: str
     text: str
     line: int
+    requires: str | None
 
 
 class Run(NamedTuple):
@@ -47,12 +52,14 @@ class Run(NamedTuple):
 
 def blocks_of(page):
     """Return the fenced blocks of a page in order."""
-    pattern = r"^( *)(`{3,})(\{?[\w-]+\}?)[^\n`]*\n(.*?)^\1\2$"
+    pattern = r"^( *)(`{3,})(\{?[\w-]+\}?)([^\n`]*)\n(.*?)^\1\2$"
     text = page.read_text()
     found = []
     for match in re.finditer(pattern, text, re.DOTALL | re.MULTILINE):
-        line = text.count("\n", 0, match.start(4)) + 1
-        found.append(Block(match[3], textwrap.dedent(match[4]), line))
+        line = text.count("\n", 0, match.start(5)) + 1
+        requires = re.search(r"requires=(\w+)", match[4])
+        block = Block(match[3], textwrap.dedent(match[5]), line, requires and requires[1])
+        found.append(block)
     return found
 
 
@@ -61,6 +68,8 @@ def run_page(page, names=None):
     names = {"__name__": "__main__"} if names is None else names
     blocks = blocks_of(page)
     for block, below in zip(blocks, [*blocks[1:], None], strict=False):
+        if block.requires is not None and importlib.util.find_spec(block.requires) is None:
+            continue
         shown = below if below is not None and below.language == "text" else None
         if block.language in PYTHON:
             yield Run(block, _run_python(block, page, names), shown)

@@ -69,6 +69,8 @@ def test_lines_that_are_left_out_are_marked():
 def test_the_commands_to_install_name_extras_that_there_are():
     project = (ROOT / "pyproject.toml").read_text()
     for page in PAGES:
-        for extras in re.findall(r'install[^\n]*(?:\.|nlsq_sklearn)\[([\w,]+)\]"', page.read_text()):
+        for extras in re.findall(
+            r'install[^\n]*(?:\.|nlsq_sklearn)\[([\w,]+)\]"', page.read_text()
+        ):
             for extra in extras.split(","):
                 assert f"\n{extra} = [" in project, f"{page.name} names the extra {extra}"
