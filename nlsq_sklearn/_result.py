@@ -71,6 +71,24 @@ class CurveFitResult(OptimizeResult):
         From the model's signature.
     elapsed : float
         Seconds, those before an interruption included.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
+    >>> x = np.linspace(0, 1, 1000)
+    >>> y = 2 * x + 1 + np.random.default_rng(0).normal(0, 0.1, x.size)
+    >>> optimizer = AdaptiveHybridStreamingOptimizer(lambda x, slope, start: slope * x + start)
+    >>> result = optimizer.fit(x, y)
+    >>> print(result)  # doctest: +ELLIPSIS
+    parameter        value  standard error  relative error
+    slope      1.984217...          0.0107          0.54 %
+    start      1.003088...         0.00617          0.62 %
+    <BLANKLINE>
+    success: Converged: ...
+    cost 4.7598...; 1,000 rows, 2 passes, ... s
+    >>> print(result.popt.round(1), result.perr.round(3))
+    [2. 1.] [0.011 0.006]
     """
 
     def __str__(self) -> str:

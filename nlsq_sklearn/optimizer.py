@@ -170,7 +170,8 @@ class AdaptiveHybridStreamingOptimizer:
         Returns
         -------
         CurveFitResult
-            With ``success`` False and a `ConvergenceWarning` where the fit did not converge.
+            With ``success`` False, and a `~sklearn.exceptions.ConvergenceWarning`, where the fit
+            did not converge.
 
         Raises
         ------
@@ -193,6 +194,22 @@ class AdaptiveHybridStreamingOptimizer:
         .. [1] J. J. Moré, "The Levenberg-Marquardt algorithm: implementation and theory", 1978.
         .. [2] D. M. Bates, D. G. Watts, "A relative offset orthogonality convergence criterion
                for nonlinear least squares", Technometrics 23, 1981.
+
+        Examples
+        --------
+        Two predictors, the standard deviation of each row known:
+
+        >>> import numpy as np
+        >>> from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
+        >>> def plane(xt, slope, speed):
+        ...     x, t = xt
+        ...     return slope * x + speed * t
+        >>> x, t = np.random.default_rng(0).uniform(0, 1, (2, 10_000))
+        >>> y = 2 * x - 3 * t + np.random.default_rng(1).normal(0, 0.1, x.size)
+        >>> optimizer = AdaptiveHybridStreamingOptimizer(plane)
+        >>> result = optimizer.fit((x, t), y, sigma=0.1, absolute_sigma=True)
+        >>> print(result.popt.round(2))
+        [ 2. -3.]
         """
         started_at = time.monotonic()
         stream = open_stream(x, y, sigma, chunk_size=self._chunk_size)

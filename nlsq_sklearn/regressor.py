@@ -104,19 +104,23 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         Their names, from the model's signature.
     cost_ : float
         Half the sum of squares, weighted and under the loss.
-    n_iter_, n_passes_ : int
-        Steps tried; passes over all rows.
+    n_iter_ : int
+        Steps tried.
+    n_passes_ : int
+        Passes over all rows.
     converged_ : bool
         Whether the fit converged.
     history_ : list of dict
         One entry a pass.
-    n_samples_seen_, n_batches_seen_ : int
-        Rows and batches that the estimate knows of; a `fit` counts as one batch.
+    n_samples_seen_ : int
+        Rows that the estimate knows of.
+    n_batches_seen_ : int
+        Batches that it knows of; a `fit` counts as one.
     result_ : CurveFitResult
         All of that; prints as a table.
     n_features_in_ : int
         Features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, where ``X`` has names.
 
     Examples
@@ -203,7 +207,8 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
         Returns
         -------
-        self : StreamingCurveFitRegressor
+        StreamingCurveFitRegressor
+            The estimator itself, fitted.
 
         Raises
         ------
@@ -213,6 +218,19 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             If a setting, a shape or a value in the data can't be used.
         CheckpointDirectoryError
             If the checkpoint directory can't be written to.
+
+        Examples
+        --------
+        Rows whose noise is known count by 1 / sigma**2:
+
+        >>> import numpy as np
+        >>> from nlsq_sklearn import StreamingCurveFitRegressor
+        >>> X = np.linspace(0, 1, 10_000).reshape(-1, 1)
+        >>> sigma = 0.01 + X[:, 0]
+        >>> y = 1 + 2 * X[:, 0] + np.random.default_rng(0).normal(0, sigma)
+        >>> regressor = StreamingCurveFitRegressor().fit(X, y, sample_weight=1 / sigma**2)
+        >>> print(regressor.popt_.round(1))
+        [1. 2.]
         """
         started_at = time.monotonic()
         root = self._init_callback_context(max_subtasks=None)
@@ -267,7 +285,8 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
         Returns
         -------
-        self : StreamingCurveFitRegressor
+        StreamingCurveFitRegressor
+            The estimator itself, with the batch taken in.
 
         Raises
         ------
@@ -281,6 +300,20 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         ----------
         .. [1] B. M. Bell, F. W. Cathey, "The iterated Kalman filter update as a Gauss-Newton
                method", IEEE Transactions on Automatic Control 38, 1993.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nlsq_sklearn import StreamingCurveFitRegressor
+        >>> rng = np.random.default_rng(0)
+        >>> regressor = StreamingCurveFitRegressor()
+        >>> for _ in range(5):
+        ...     X = rng.uniform(0, 1, (1000, 1))
+        ...     _ = regressor.partial_fit(X, 1 + 2 * X[:, 0] + rng.normal(0, 0.1, 1000))
+        >>> regressor.n_batches_seen_, regressor.n_samples_seen_
+        (5, 5000)
+        >>> print(regressor.popt_.round(1))
+        [1. 2.]
         """
         is_first = not hasattr(self, "_batch_state")
         stream = self._open(X, y, sample_weight, reset=is_first)
@@ -365,8 +398,9 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
         Returns
         -------
-        self : StreamingCurveFitRegressor
-            With ``n_batches_seen_`` and ``n_samples_seen_``, which tell the batch to go on with.
+        StreamingCurveFitRegressor
+            The estimator itself; ``n_batches_seen_`` and ``n_samples_seen_`` tell the batch to go
+            on with.
 
         Raises
         ------
@@ -404,6 +438,16 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             The curve.
         std : ndarray or lazy Dask array of shape (n_samples,)
             Its standard error, if ``return_std``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nlsq_sklearn import StreamingCurveFitRegressor
+        >>> X = np.linspace(0, 1, 1000).reshape(-1, 1)
+        >>> y = 1 + 2 * X[:, 0] + np.random.default_rng(0).normal(0, 0.1, 1000)
+        >>> curve, std = StreamingCurveFitRegressor().fit(X, y).predict([[0.5]], return_std=True)
+        >>> print(curve.round(1), std.round(3))
+        [2.] [0.003]
         """
         check_is_fitted(self)
         X = self._check_X(X, reset=False)

@@ -217,7 +217,9 @@ def map_table(function: Callable[[np.ndarray], np.ndarray], x: Any, *, name: str
 def _as_array(values: Any, name: str) -> Any:
     """Return a Dask array of real numbers with chunks of known size."""
     if hasattr(values, "to_dask_array"):
-        values = values.to_dask_array(lengths=True)
+        # Not by lengths=True: of Parquet files from which few columns are read Dask joins some,
+        # after it has counted them, and then finds fewer chunks than it expects.
+        values = values.to_dask_array().compute_chunk_sizes()
     array = values if isinstance(values, da.Array) else da.from_array(np.asarray(values))
     if array.dtype.kind not in "fiub":
         raise TypeError(no_real_numbers(name, array.dtype))
