@@ -177,7 +177,9 @@ class ArrayStream:
             If there is a row that can't be used; the message names the first of all.
         """
         taken = ArrayStream(
-            take(self._x[0], firsts, run_rows) if self._is_table else [take(x, firsts, run_rows) for x in self._x],
+            take(self._x[0], firsts, run_rows)
+            if self._is_table
+            else [take(x, firsts, run_rows) for x in self._x],
             take(self._y, firsts, run_rows),
             None if self._sigma is None else take(self._sigma, firsts, run_rows),
             None if self._weight is None else take(self._weight, firsts, run_rows),
