@@ -38,7 +38,28 @@ _STAMP = "%Y%m%d_%H%M%S"
 
 
 class CheckpointInfo(NamedTuple):
-    """One checkpoint file: its ``path``, the ``iteration`` and ``params`` that it holds."""
+    """One checkpoint file.
+
+    Parameters
+    ----------
+    path : str
+        Where it is.
+    iteration : int
+        Steps tried until it was saved; with `StreamingCurveFitRegressor.partial_fit`, batches.
+    params : list of float
+        The parameters that it holds.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nlsq_sklearn import JSONCheckpoint
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     checkpoint = JSONCheckpoint(directory)
+    ...     _ = checkpoint.save({"iteration": 3, "params": [2.0, 0.5]})
+    ...     newest = checkpoint.list()[-1]
+    >>> newest.iteration, newest.params
+    (3, [2.0, 0.5])
+    """
 
     path: str
     iteration: int
@@ -160,7 +181,18 @@ class JSONCheckpoint:
         return path
 
     def write(self, record: Mapping[str, Any]) -> str:
-        """Write a checkpoint as `save` does, without calling ``on_save``."""
+        """Write a checkpoint as `save` does, without calling ``on_save``.
+
+        Parameters
+        ----------
+        record : mapping
+            As in `save`.
+
+        Returns
+        -------
+        str
+            Path of the dated file.
+        """
         check_record(record)
         files = self._files
         with SignalGuard():
@@ -173,7 +205,13 @@ class JSONCheckpoint:
         return path
 
     def tell_saved(self, path: str) -> None:
-        """Call ``on_save``, whose errors are the user's and not those of a failed save."""
+        """Call ``on_save``, whose errors are the user's and not those of a failed save.
+
+        Parameters
+        ----------
+        path : str
+            Of the file that was saved.
+        """
         if self.on_save is not None:
             self.on_save(path)
 
@@ -197,6 +235,11 @@ class JSONCheckpoint:
         That is the latest file, unless a newer dated one is there: the last save may have been
         cut off between the two. A damaged file is passed over with a `CheckpointWarning`.
 
+        Returns
+        -------
+        dict
+            What was saved.
+
         Raises
         ------
         CheckpointNotFoundError
@@ -209,7 +252,15 @@ class JSONCheckpoint:
         return self.load_with_path()[1]
 
     def load_with_path(self) -> tuple[str, dict[str, Any]]:
-        """Return the path of the newest whole record, and the record; see `load`."""
+        """Return the path of the newest whole record, and the record; see `load`.
+
+        Returns
+        -------
+        path : str
+            Of the file.
+        record : dict
+            What was saved.
+        """
         files = self._files
         reader = Reader(files)
         found = reader.newest()
@@ -237,7 +288,13 @@ class JSONCheckpoint:
         return path, record
 
     def list(self) -> list[CheckpointInfo]:
-        """Return the dated checkpoints that are whole, oldest first."""
+        """Return the dated checkpoints that are whole, oldest first.
+
+        Returns
+        -------
+        list of CheckpointInfo
+            One for each file.
+        """
         files = self._files
         found = []
         for name in filter(_DATED.fullmatch, files.names()):

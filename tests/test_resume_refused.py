@@ -238,9 +238,9 @@ def test_on_resume_is_called_with_the_path(saved):
     told = []
     checkpoint = JSONCheckpoint(saved, on_resume=told.append)
     record = checkpoint.load()
-    state, elapsed = restore(checkpoint, record["identity"], 4)
+    state, past = restore(checkpoint, record["identity"], 4)
     assert told == [str(saved / LATEST)]
-    assert elapsed == record["elapsed_seconds"]
+    assert past.elapsed == record["elapsed_seconds"]
     assert [state.next_chunk, 4] == record["chunk"]
     with pytest.raises(IncompatibleCheckpointError):
         restore(checkpoint, {**record["identity"], "data": None}, 4)

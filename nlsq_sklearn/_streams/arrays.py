@@ -15,7 +15,7 @@ from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective, padded_rows
 from .._engine.prediction import predict
 from .memory_maps import identity, read, take
-from .rows import Rows
+from .rows import Buffers, Rows
 
 DEFAULT_CHUNK_ROWS = 131_072
 """Rows in a chunk: enough to make the cost of a call vanish, few enough to save often."""
@@ -51,6 +51,8 @@ class ArrayStream:
         Name of the predictors in messages.
     first_row : int
         Number of the first row, for messages about a part of larger data.
+    buffers : Buffers or None
+        Where chunks are padded, if each is done with before the next one is asked for.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class ArrayStream:
         is_table: bool = False,
         x_name: str = "x",
         first_row: int = 0,
+        buffers: Buffers | None = None,
     ) -> None:
         self._y = _as_real(y, "y")
         if self._y.ndim != 1:
@@ -98,6 +101,7 @@ class ArrayStream:
         self._buffer_rows = buffer_rows or padded_rows(self.chunk_rows)
         self._first_row = first_row
         self._is_checked = np.zeros(self.n_chunks, dtype=bool)
+        self._buffers = buffers
         self._resident: Chunk | None = None
 
     @property
@@ -125,8 +129,8 @@ class ArrayStream:
         if not self._is_checked[index]:
             rows.check(self._first_row + first, self._x_name)
             self._is_checked[index] = True
-        chunk = rows.padded(self._buffer_rows)
-        if self.n_chunks == 1:
+        chunk = rows.padded(self._buffer_rows, self._buffers)
+        if self.n_chunks == 1 and self._buffers is None:
             chunk = self._resident = chunk.to_device()
         return chunk
 
@@ -194,6 +198,10 @@ class ArrayStream:
             self.check()
             raise
         return taken
+
+    def trust(self) -> None:
+        """Take all values as usable: they were looked at before."""
+        self._is_checked[:] = True
 
     def check(self) -> None:
         """Look through all rows in order, and raise for the first that can't be used."""
