@@ -11,7 +11,7 @@ import numpy as np
 from ._engine.equations import Equations
 from ._engine.kernel import Objective
 from ._engine.loss import LOSS_NAMES
-from ._engine.model import Model, TracedModel
+from ._engine.model import Model, TracedModel, has_star, parameter_names
 from ._engine.remembered import is_row_wise, remember_row_wise
 from ._engine.state import FitState
 from ._engine.subproblem import Bounds
@@ -27,6 +27,19 @@ _PROBE_ROWS = 64
 def is_auto(p0: Any) -> bool:
     """Return whether the start shall be guessed from the data."""
     return isinstance(p0, str) and p0 == "auto"
+
+
+def names_of(model: Model, p0: Any, n_params: int | None = None) -> tuple[str, ...]:
+    """Return the names of the parameters; the start tells how many ``*params`` are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `parameter_names`.
+    """
+    if n_params is None and p0 is not None and not is_auto(p0) and has_star(model):
+        n_params = int(np.size(p0))
+    return parameter_names(model, n_params)
 
 
 def as_bounds(bounds: Any, n_params: int, model: Model | None = None) -> Bounds:
@@ -127,7 +140,10 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
     try:
         start = np.atleast_1d(np.asarray(p0, dtype=float))
     except (TypeError, ValueError):
-        raise ValueError(f'p0 must hold {n_params} numbers or be "auto", got {p0!r}.') from None
+        raise ValueError(
+            f"p0 must hold {n_params} numbers, one for each of {', '.join(param_names)}, in this "
+            f'order, or be "auto"; got {p0!r}.'
+        ) from None
     if start.shape != (n_params,):
         has = f"{start.size} numbers" if start.ndim == 1 else f"the shape {start.shape}"
         raise ValueError(

@@ -275,6 +275,14 @@ def test_a_mistake_in_the_data(fit, arguments, words):
     assert words in str(caught.value)
 
 
+def test_the_start_tells_how_many_parameters_there_are():
+    expected = np.polyfit(T, Y, 1)[::-1]
+    for fit in BOTH:
+        fitted = fit(lambda x, *params: params[0] + params[1] * x, p0=[1, 1])
+        popt = fitted.popt if fit is optimize else fitted.popt_
+        np.testing.assert_allclose(popt, expected, rtol=1e-6)
+
+
 def test_whole_numbers_and_columns_of_y_in_the_estimator_are_no_mistake():
     line = optimize(lambda x, a, b: a * x + b, x=np.arange(9), y=3 * np.arange(9) + 1)
     np.testing.assert_allclose(line.popt, [3, 1])
