@@ -68,7 +68,7 @@ WITHIN = {
         "saturations",
         "__init__",
     ],
-    "_cli": ["output", "messages", "record", "checkpoints", "model", "fit", "__init__"],
+    "_cli": ["output", "messages", "record", "checkpoints", "model", "models", "fit", "__init__"],
     "_files": ["columns", "npy", "text", "parquet", "zarr_arrays", "__init__"],
     "_storage": ["local", "remote", "__init__"],
     "_streams": [
@@ -119,6 +119,7 @@ HOMES = {
         "_cli/checkpoints",
         "_cli/fit",
         "_cli/messages",
+        "_cli/models",
         "_cli/output",
         "_cli/record",
     },
