@@ -201,10 +201,12 @@ def _restore_if_needed(
         if resume is Resume.MUST:
             raise
         warn(f"{error} The fit starts afresh.", CheckpointWarning)
-    except NotADirectoryError as error:
+    except CheckpointDirectoryError:
+        raise
+    except OSError as error:
         raise CheckpointDirectoryError(
-            f"The checkpoint directory {checkpoint.directory} is not a directory: {error}. Give "
-            "another one."
+            f"The checkpoint directory {checkpoint.directory} can't be read: {error}. Give one "
+            "that can, or mend what prevents it."
         ) from error
     return None, 0.0
 

@@ -23,7 +23,7 @@ class CheckpointError(Exception):
 
 
 class CheckpointDirectoryError(CheckpointError, OSError):
-    """The checkpoint directory can't be written to."""
+    """The checkpoint directory can't be read, or not be written to."""
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
