@@ -19,7 +19,7 @@ from ._engine.state import FitState
 from ._fit import Problem, sum_in_memory
 from ._resume import identify_model, require_compatible
 from ._saving import Saver
-from ._streams import ArrayStream, Rows
+from ._streams import ArrayStream, Rows, profile_rows
 from .checkpoint import JSONCheckpoint
 from .exceptions import CorruptCheckpointError, IncompatibleCheckpointError
 
@@ -58,6 +58,8 @@ def update_batch(
         if kept is None:
             earlier = forget(state.equations, forgetting)
     rows = batch if kept is None else batch.behind(_forget_rows(kept, forgetting))
+    if problem.guess is not None and earlier is None:
+        params = problem.guess(profile_rows(rows))  # anew while rows are kept: they tell more now
 
     def evaluate(params: np.ndarray) -> Equations:
         return sum_in_memory(problem.objective, rows, params[np.newaxis])[0]

@@ -1,6 +1,8 @@
 """What a user states of a fit -> a checked `Problem`: start, bounds, loss, tolerances, model."""
 
+import logging
 import operator
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -9,29 +11,42 @@ import numpy as np
 from ._engine.equations import Equations
 from ._engine.kernel import Objective
 from ._engine.loss import LOSS_NAMES
-from ._engine.model import TracedModel
+from ._engine.model import Model, TracedModel
 from ._engine.remembered import is_row_wise, remember_row_wise
+from ._engine.state import FitState
 from ._engine.subproblem import Bounds
 from ._engine.trust_region import Tolerances
 from ._fit import Problem, sum_in_memory
-from ._streams import Stream
+from ._streams import Profile, Stream, profile_rows
+
+_logger = logging.getLogger("nlsq_sklearn")
 
 _PROBE_ROWS = 64
 
 
-def as_bounds(bounds: Any, n_params: int) -> Bounds:
+def is_auto(p0: Any) -> bool:
+    """Return whether the start shall be guessed from the data."""
+    return isinstance(p0, str) and p0 == "auto"
+
+
+def as_bounds(bounds: Any, n_params: int, model: Model | None = None) -> Bounds:
     """Return the bounds, each of shape (n_params,).
 
     Parameters
     ----------
-    bounds : 2-tuple of array-like, or `scipy.optimize.Bounds`
-        Lower and upper, each a number or one for each parameter.
+    bounds : 2-tuple of array-like, `scipy.optimize.Bounds` or None
+        Lower and upper, each a number or one for each parameter; with None the model's own,
+        where it has some.
 
     Raises
     ------
     ValueError
         If their shapes don't fit, they hold NaN, or a lower one is not below the upper one.
     """
+    if bounds is None:
+        bounds = getattr(model, "bounds", None)
+    if bounds is None:
+        bounds = (-np.inf, np.inf)
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
         bounds = (bounds.lb, bounds.ub)
     try:
@@ -63,6 +78,8 @@ def as_bounds(bounds: Any, n_params: int) -> Bounds:
 def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarray:
     """Return the start, shape (n_params,); with None the one `scipy.optimize.curve_fit` takes.
 
+    That of "auto" is NaN until it is guessed.
+
     Raises
     ------
     ValueError
@@ -76,10 +93,12 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
             start = np.where(np.isfinite(lower) & np.isfinite(upper), 0.5 * (lower + upper), start)
         start = np.where(np.isfinite(lower) & ~np.isfinite(upper), lower + 1, start)
         return np.where(~np.isfinite(lower) & np.isfinite(upper), upper - 1, start)
+    if is_auto(p0):
+        return np.full(n_params, np.nan)
     try:
         start = np.atleast_1d(np.asarray(p0, dtype=float))
     except (TypeError, ValueError):
-        raise ValueError(f"p0 must hold {n_params} numbers, got {p0!r}.") from None
+        raise ValueError(f'p0 must hold {n_params} numbers or be "auto", got {p0!r}.') from None
     if start.shape != (n_params,):
         raise ValueError(
             f"p0 has the shape {start.shape}, but the model has {n_params} parameters: "
@@ -94,6 +113,44 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
                 f"[{low:g}, {high:g}]."
             )
     return start
+
+
+def as_guess(p0: Any, model: TracedModel, bounds: Bounds) -> Callable[[Profile], np.ndarray] | None:
+    """Return what guesses the start from a profile of the data, None if the user gives it.
+
+    Raises
+    ------
+    ValueError
+        If the model has no guess, or there are several predictors.
+    """
+    if not is_auto(p0):
+        return None
+    name = getattr(model.function, "__name__", "given")
+    guess = getattr(model.function, "guess", None)
+    if not callable(guess):
+        raise ValueError(
+            f'p0="auto" asks the model for a first guess, and the model {name} has none. Set '
+            f"{name}.guess to a function of a nlsq_sklearn.models.Profile that returns "
+            f"{model.n_params} numbers, take a model of nlsq_sklearn.models, or give p0."
+        )
+    if model.n_features != 1:
+        raise ValueError(
+            f'p0="auto" looks at a profile of y over one predictor, and there are '
+            f"{model.n_features}. Give p0."
+        )
+
+    def guess_within_bounds(profile: Profile) -> np.ndarray:
+        with np.errstate(all="ignore"):  # what overflows is told here
+            start = np.asarray(guess(profile), dtype=float)
+        if start.shape != (model.n_params,) or not np.isfinite(start).all():
+            raise ValueError(
+                f"The guess of the model {name} is {start}; expected {model.n_params} finite "
+                f"numbers ({', '.join(model.param_names)}). Where x is far from 0 a curve may "
+                "leave the range of float64 there: subtract the first x, or give p0."
+            )
+        return np.asarray(np.clip(start, *bounds))
+
+    return guess_within_bounds
 
 
 def draw_starts(
@@ -174,6 +231,15 @@ def as_objective(model: TracedModel, loss: str, f_scale: float) -> Objective:
     if isinstance(f_scale, bool) or not isinstance(f_scale, Real) or not 0 < f_scale < np.inf:
         raise ValueError(f"f_scale must be a positive number, got {f_scale!r}.")
     return Objective(model, loss, float(f_scale))
+
+
+def guess_start(problem: Problem, stream: Stream, state: FitState | None) -> Problem:
+    """Return the problem with a start: that of an interrupted fit, or guessed in a pass."""
+    if state is not None:
+        return problem._replace(starts=state.candidates)
+    started = problem.guessed(profile_rows(stream))
+    _logger.info("start guessed from the data: %s", started.starts[0].tolist())
+    return started
 
 
 def check_enough_rows(stream: Stream, param_names: tuple[str, ...]) -> None:

@@ -258,9 +258,10 @@ def test_a_checkpoint_that_can_not_be_read_is_no_reason_to_start_afresh(
     def fail(self, name, max_bytes):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(LocalDirectory, "read", fail)
-    with pytest.raises(CheckpointDirectoryError, match="may be whole") as told:
-        regressor(tmp_path).fit(X, Y)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalDirectory, "read", fail)
+        with pytest.raises(CheckpointDirectoryError, match="may be whole") as told:
+            regressor(tmp_path).fit(X, Y)
     assert os.strerror(code) in str(told.value)
     assert {p: p.read_bytes() for p in folder_of_the_fit(tmp_path).iterdir()} == before
 
