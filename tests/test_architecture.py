@@ -36,6 +36,7 @@ ORDER = [
 WITHIN = {
     "_engine": [
         "__init__",
+        "spread",
         "equations",
         "loss",
         "model",
