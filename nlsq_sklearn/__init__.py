@@ -1,5 +1,6 @@
 """Fit a curve to more data than memory holds, exactly, and survive being killed."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._result import CurveFitResult
@@ -19,6 +20,7 @@ from .optimizer import AdaptiveHybridStreamingOptimizer
 
 if TYPE_CHECKING:
     from . import models
+    from .display import ConvergenceDisplay, CurveFitDisplay
     from .regressor import StreamingCurveFitRegressor
 
 __version__ = "0.1.0.dev0"
@@ -31,7 +33,9 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointWarning",
     "ChunkError",
+    "ConvergenceDisplay",
     "CorruptCheckpointError",
+    "CurveFitDisplay",
     "CurveFitResult",
     "IncompatibleCheckpointError",
     "InvalidRowError",
@@ -42,16 +46,19 @@ __all__ = [
 ]
 
 
+_LAZY = {
+    "ConvergenceDisplay": "display",
+    "CurveFitDisplay": "display",
+    "StreamingCurveFitRegressor": "regressor",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Return what is imported when it is asked for; scikit-learn takes 95 MB."""
-    if name == "StreamingCurveFitRegressor":
-        from .regressor import StreamingCurveFitRegressor
-
-        return StreamingCurveFitRegressor
     if name == "models":
-        from . import models
-
-        return models
+        return import_module(".models", __name__)
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,13 +1,33 @@
 """The answer of a fit, and what it is worth."""
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
 from ._engine.covariance import covariance
-from ._engine.model import TracedModel
+from ._engine.kernel import Objective
 from ._engine.state import FitState
+from ._streams import Stream
+
+
+class Past(NamedTuple):
+    """What a fit went through before this process.
+
+    The state knows nothing of it: that of a resumed fit is that of one never interrupted.
+
+    Attributes
+    ----------
+    elapsed : float
+        Seconds; in a result those of this process are added.
+    resumes : tuple of (int, int)
+        The passes that were finished, and the chunks of the next one that were summed, when it
+        was resumed.
+    """
+
+    elapsed: float = 0.0
+    resumes: tuple[tuple[int, int], ...] = ()
 
 
 class CurveFitResult(OptimizeResult):
@@ -40,10 +60,35 @@ class CurveFitResult(OptimizeResult):
     history : list of dict
         One entry a pass: ``n_passes``, ``params``, ``cost``, ``accepted``, ``damping``,
         ``step_length``, ``gain_ratio`` and ``radius``.
+    resumes : list of dict
+        One entry for each time that the fit was resumed: ``n_passes`` that were finished,
+        ``chunk`` with which it went on, and ``n_chunks`` of a pass.
+    loss : str
+        The loss that was minimised.
+    f_scale : float
+        The residual from which a robust loss takes a row for an outlier.
     param_names : tuple of str
         From the model's signature.
     elapsed : float
         Seconds, those before an interruption included.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
+    >>> x = np.linspace(0, 1, 1000)
+    >>> y = 2 * x + 1 + np.random.default_rng(0).normal(0, 0.1, x.size)
+    >>> optimizer = AdaptiveHybridStreamingOptimizer(lambda x, slope, start: slope * x + start)
+    >>> result = optimizer.fit(x, y)
+    >>> print(result)  # doctest: +ELLIPSIS
+    parameter        value  standard error  relative error
+    slope      1.984217...          0.0107          0.54 %
+    start      1.003088...         0.00617          0.62 %
+    <BLANKLINE>
+    success: Converged: ...
+    cost 4.7598...; 1,000 rows, 2 passes, ... s
+    >>> print(result.popt.round(1), result.perr.round(3))
+    [2. 1.] [0.011 0.006]
     """
 
     def __str__(self) -> str:
@@ -70,10 +115,11 @@ class CurveFitResult(OptimizeResult):
 
 
 def as_result(
-    state: FitState, model: TracedModel, n_rows: int, elapsed: float, *, absolute_sigma: bool
+    state: FitState, objective: Objective, stream: Stream, past: Past, *, absolute_sigma: bool
 ) -> CurveFitResult:
     """Return the result of a fit that stopped, and warn of what it is worth."""
     assert state.equations is not None
+    param_names = objective.model.param_names
     if not state.status.is_converged:
         from .exceptions import ConvergenceWarning
 
@@ -85,7 +131,7 @@ def as_result(
         )
     cov = covariance(state.equations, absolute_sigma=absolute_sigma)
     if cov.undetermined.any():
-        names = ", ".join(np.array(model.param_names)[cov.undetermined])
+        names = ", ".join(np.array(param_names)[cov.undetermined])
         warnings.warn(
             f"The data do not determine {names}: the covariance is infinite there.",
             OptimizeWarning,
@@ -102,8 +148,14 @@ def as_result(
         message=state.status.message,
         n_iter=state.n_iter,
         n_passes=state.n_passes,
-        n_rows=n_rows,
+        n_rows=stream.n_rows,
         history=list(state.history),
-        param_names=model.param_names,
-        elapsed=elapsed,
+        resumes=[
+            {"n_passes": n_passes, "chunk": chunk, "n_chunks": stream.n_chunks}
+            for n_passes, chunk in past.resumes
+        ],
+        loss=objective.loss,
+        f_scale=objective.f_scale,
+        param_names=param_names,
+        elapsed=past.elapsed,
     )

@@ -38,7 +38,28 @@ _STAMP = "%Y%m%d_%H%M%S"
 
 
 class CheckpointInfo(NamedTuple):
-    """One checkpoint file: its ``path``, the ``iteration`` and ``params`` that it holds."""
+    """One checkpoint file.
+
+    Parameters
+    ----------
+    path : str
+        Where it is.
+    iteration : int
+        Steps tried until it was saved; with `StreamingCurveFitRegressor.partial_fit`, batches.
+    params : list of float
+        The parameters that it holds.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nlsq_sklearn import JSONCheckpoint
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     checkpoint = JSONCheckpoint(directory)
+    ...     _ = checkpoint.save({"iteration": 3, "params": [2.0, 0.5]})
+    ...     newest = checkpoint.list()[-1]
+    >>> newest.iteration, newest.params
+    (3, [2.0, 0.5])
+    """
 
     path: str
     iteration: int
@@ -160,7 +181,18 @@ class JSONCheckpoint:
         return path
 
     def write(self, record: Mapping[str, Any]) -> str:
-        """Write a checkpoint as `save` does, without calling ``on_save``."""
+        """Write a checkpoint as `save` does, without calling ``on_save``.
+
+        Parameters
+        ----------
+        record : mapping
+            As in `save`.
+
+        Returns
+        -------
+        str
+            Path of the dated file.
+        """
         check_record(record)
         files = self._files
         with SignalGuard():
@@ -173,7 +205,13 @@ class JSONCheckpoint:
         return path
 
     def tell_saved(self, path: str) -> None:
-        """Call ``on_save``, whose errors are the user's and not those of a failed save."""
+        """Call ``on_save``, whose errors are the user's and not those of a failed save.
+
+        Parameters
+        ----------
+        path : str
+            Of the file that was saved.
+        """
         if self.on_save is not None:
             self.on_save(path)
 
@@ -197,6 +235,11 @@ class JSONCheckpoint:
         That is the latest file, unless a newer dated one is there: the last save may have been
         cut off between the two. A damaged file is passed over with a `CheckpointWarning`.
 
+        Returns
+        -------
+        dict
+            What was saved.
+
         Raises
         ------
         CheckpointNotFoundError
@@ -209,9 +252,17 @@ class JSONCheckpoint:
         return self.load_with_path()[1]
 
     def load_with_path(self) -> tuple[str, dict[str, Any]]:
-        """Return the path of the newest whole record, and the record; see `load`."""
+        """Return the path of the newest whole record, and the record; see `load`.
+
+        Returns
+        -------
+        path : str
+            Of the file.
+        record : dict
+            What was saved.
+        """
         files = self._files
-        reader = _Reader(files)
+        reader = Reader(files)
         found = reader.newest()
         if found is None and not reader.has_seen_any:
             raise CheckpointNotFoundError(
@@ -237,12 +288,18 @@ class JSONCheckpoint:
         return path, record
 
     def list(self) -> list[CheckpointInfo]:
-        """Return the dated checkpoints that are whole, oldest first."""
+        """Return the dated checkpoints that are whole, oldest first.
+
+        Returns
+        -------
+        list of CheckpointInfo
+            One for each file.
+        """
         files = self._files
         found = []
         for name in filter(_DATED.fullmatch, files.names()):
             try:
-                record = _read(files, name).record
+                record = read_snapshot(files, name).record
             except (OSError, ValueError) as error:
                 _logger.info("not a whole checkpoint: %s (%s)", files.location(name), error)
                 continue
@@ -262,7 +319,7 @@ class JSONCheckpoint:
                 _logger.warning("checkpoint not removed: %s (%s)", files.location(name), error)
 
 
-class _Reader:
+class Reader:
     """Looks for the newest whole record of a directory, and keeps what was wrong with others."""
 
     def __init__(self, files: Directory) -> None:
@@ -290,7 +347,7 @@ class _Reader:
     def _try(self, name: str) -> Snapshot | None:
         """Return the content of a file, None where it is damaged or gone."""
         try:
-            return _read(self._files, name)
+            return read_snapshot(self._files, name)
         except UnknownSchemaError as error:
             # Older files are no way out: the version that wrote this one has gone on since.
             raise IncompatibleCheckpointError(
@@ -304,7 +361,8 @@ class _Reader:
             return None
 
 
-def _read(files: Directory, name: str) -> Snapshot:
+def read_snapshot(files: Directory, name: str) -> Snapshot:
+    """Return the content of a checkpoint file; see `decode` for what it raises."""
     return decode(files.read(name, MAX_BYTES), is_compressed=name.endswith(".gz"))
 
 
@@ -322,6 +380,11 @@ def at_fixed_place(checkpoint: JSONCheckpoint) -> JSONCheckpoint:
 def as_checkpoint(value: Any) -> JSONCheckpoint | None:
     """Return a `JSONCheckpoint` for what a user gave: one, a path or None."""
     return value if value is None or isinstance(value, JSONCheckpoint) else JSONCheckpoint(value)
+
+
+def is_dated(name: str) -> bool:
+    """Return whether a file has the name of a dated checkpoint."""
+    return _DATED.fullmatch(name) is not None
 
 
 def _order(name: str) -> tuple[str, int]:

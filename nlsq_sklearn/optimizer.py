@@ -9,6 +9,7 @@ from typing import Any
 from ._engine.model import parameter_names
 from ._engine.remembered import traced
 from ._engine.state import FitState, Status
+from ._engine.trust_region import Tolerances
 from ._fit import Problem
 from ._problem import (
     as_bounds,
@@ -22,7 +23,7 @@ from ._problem import (
     is_auto,
 )
 from ._progress import ProgressBar
-from ._result import CurveFitResult, as_result
+from ._result import CurveFitResult, Past, as_result
 from ._resume import Resume, run_resumable
 from ._streams import Stream, open_stream
 from .checkpoint import JSONCheckpoint
@@ -169,7 +170,8 @@ class AdaptiveHybridStreamingOptimizer:
         Returns
         -------
         CurveFitResult
-            With ``success`` False and a `ConvergenceWarning` where the fit did not converge.
+            With ``success`` False, and a `~sklearn.exceptions.ConvergenceWarning`, where the fit
+            did not converge.
 
         Raises
         ------
@@ -192,9 +194,55 @@ class AdaptiveHybridStreamingOptimizer:
         .. [1] J. J. Moré, "The Levenberg-Marquardt algorithm: implementation and theory", 1978.
         .. [2] D. M. Bates, D. G. Watts, "A relative offset orthogonality convergence criterion
                for nonlinear least squares", Technometrics 23, 1981.
+
+        Examples
+        --------
+        Two predictors, the standard deviation of each row known:
+
+        >>> import numpy as np
+        >>> from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
+        >>> def plane(xt, slope, speed):
+        ...     x, t = xt
+        ...     return slope * x + speed * t
+        >>> x, t = np.random.default_rng(0).uniform(0, 1, (2, 10_000))
+        >>> y = 2 * x - 3 * t + np.random.default_rng(1).normal(0, 0.1, x.size)
+        >>> optimizer = AdaptiveHybridStreamingOptimizer(plane)
+        >>> result = optimizer.fit((x, t), y, sigma=0.1, absolute_sigma=True)
+        >>> print(result.popt.round(2))
+        [ 2. -3.]
         """
         started_at = time.monotonic()
         stream = open_stream(x, y, sigma, chunk_size=self._chunk_size)
+        return self._fit_stream(
+            stream,
+            p0,
+            started_at,
+            bounds=bounds,
+            absolute_sigma=absolute_sigma,
+            loss=loss,
+            f_scale=f_scale,
+            n_starts=n_starts,
+            tolerances=as_tolerances(ftol, xtol, gtol, max_iter),
+            resume=resume,
+            show_progress=show_progress,
+        )
+
+    def _fit_stream(
+        self,
+        stream: Stream,
+        p0: Any,
+        started_at: float,
+        *,
+        bounds: Any,
+        absolute_sigma: bool,
+        loss: str,
+        f_scale: float,
+        n_starts: int,
+        tolerances: Tolerances,
+        resume: bool,
+        show_progress: bool,
+    ) -> CurveFitResult:
+        """Fit rows wherever they come from; see `fit`."""
         names = self._param_names(p0)
         check_enough_rows(stream, names)
         model = traced(self._model, names, stream.n_features)
@@ -203,15 +251,15 @@ class AdaptiveHybridStreamingOptimizer:
         problem = Problem(
             as_objective(model, loss, f_scale),
             limits,
-            as_tolerances(ftol, xtol, gtol, max_iter),
+            tolerances,
             draw_starts(start, limits, as_positive_int(n_starts, "n_starts"), names),
             guess=as_guess(p0, model, limits),
         )
-        state, elapsed = self._run(problem, stream, resume=resume, show_progress=show_progress)
+        state, past = self._run(problem, stream, resume=resume, show_progress=show_progress)
         if state.status is Status.NOT_FINITE:
             raise ValueError(stream.explain_not_finite(problem.objective, state.start_point))
-        elapsed += time.monotonic() - started_at
-        return as_result(state, model, stream.n_rows, elapsed, absolute_sigma=absolute_sigma)
+        past = past._replace(elapsed=past.elapsed + time.monotonic() - started_at)
+        return as_result(state, problem.objective, stream, past, absolute_sigma=absolute_sigma)
 
     def _param_names(self, p0: Any) -> tuple[str, ...]:
         n_params = self._n_params
@@ -222,8 +270,8 @@ class AdaptiveHybridStreamingOptimizer:
 
     def _run(
         self, problem: Problem, stream: Stream, *, resume: bool, show_progress: bool
-    ) -> tuple[FitState, float]:
-        """Run the fit; return its last state, and the seconds it took before it was resumed."""
+    ) -> tuple[FitState, Past]:
+        """Run the fit; return its last state, and what went before it was resumed."""
         if resume and self._checkpoint is None:
             raise ValueError("resume=True needs a checkpoint_dir to resume from.")
         how = Resume.MUST if resume else Resume.NEVER

@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
 from ._batches import BatchState, load_batches, save_batches, update_batch
 from ._callbacks import CallbackBridge
 from ._engine.covariance import covariance
+from ._engine.kernel import Objective
 from ._engine.loss import LOSS_NAMES
 from ._engine.model import TracedModel, parameter_names
 from ._engine.remembered import traced
@@ -37,7 +38,7 @@ from ._problem import (
     draw_starts,
     is_auto,
 )
-from ._result import as_result
+from ._result import Past, as_result
 from ._resume import Resume, identify, run_resumable
 from ._saving import Saver
 from ._signals import SignalGuard
@@ -103,19 +104,23 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         Their names, from the model's signature.
     cost_ : float
         Half the sum of squares, weighted and under the loss.
-    n_iter_, n_passes_ : int
-        Steps tried; passes over all rows.
+    n_iter_ : int
+        Steps tried.
+    n_passes_ : int
+        Passes over all rows.
     converged_ : bool
         Whether the fit converged.
     history_ : list of dict
         One entry a pass.
-    n_samples_seen_, n_batches_seen_ : int
-        Rows and batches that the estimate knows of; a `fit` counts as one batch.
+    n_samples_seen_ : int
+        Rows that the estimate knows of.
+    n_batches_seen_ : int
+        Batches that it knows of; a `fit` counts as one.
     result_ : CurveFitResult
         All of that; prints as a table.
     n_features_in_ : int
         Features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, where ``X`` has names.
 
     Examples
@@ -202,7 +207,8 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
         Returns
         -------
-        self : StreamingCurveFitRegressor
+        StreamingCurveFitRegressor
+            The estimator itself, fitted.
 
         Raises
         ------
@@ -212,6 +218,19 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             If a setting, a shape or a value in the data can't be used.
         CheckpointDirectoryError
             If the checkpoint directory can't be written to.
+
+        Examples
+        --------
+        Rows whose noise is known count by 1 / sigma**2:
+
+        >>> import numpy as np
+        >>> from nlsq_sklearn import StreamingCurveFitRegressor
+        >>> X = np.linspace(0, 1, 10_000).reshape(-1, 1)
+        >>> sigma = 0.01 + X[:, 0]
+        >>> y = 1 + 2 * X[:, 0] + np.random.default_rng(0).normal(0, sigma)
+        >>> regressor = StreamingCurveFitRegressor().fit(X, y, sample_weight=1 / sigma**2)
+        >>> print(regressor.popt_.round(1))
+        [1. 2.]
         """
         started_at = time.monotonic()
         root = self._init_callback_context(max_subtasks=None)
@@ -223,7 +242,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         if checkpoint is not None:
             checkpoint = folder_of(checkpoint, identify(problem, stream))
         bridge = CallbackBridge(self, root, stream.n_chunks, data, _attributes)
-        state, elapsed = run_resumable(
+        state, past = run_resumable(
             problem,
             stream,
             checkpoint,
@@ -234,8 +253,8 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             raise ValueError(stream.explain_not_finite(problem.objective, state.start_point))
         if state.accepted.n_rows == 0:
             raise ValueError("All sample weights are zero: no row counts, there is nothing to fit.")
-        elapsed += time.monotonic() - started_at
-        self._store(state, problem.objective.model, stream.n_rows, elapsed)
+        past = past._replace(elapsed=past.elapsed + time.monotonic() - started_at)
+        self._store(state, problem.objective, stream, past)
         root.call_on_fit_task_end(
             estimator=self, reconstruction_attributes=lambda: _attributes(state), **data
         )
@@ -266,7 +285,8 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
         Returns
         -------
-        self : StreamingCurveFitRegressor
+        StreamingCurveFitRegressor
+            The estimator itself, with the batch taken in.
 
         Raises
         ------
@@ -280,6 +300,20 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         ----------
         .. [1] B. M. Bell, F. W. Cathey, "The iterated Kalman filter update as a Gauss-Newton
                method", IEEE Transactions on Automatic Control 38, 1993.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nlsq_sklearn import StreamingCurveFitRegressor
+        >>> rng = np.random.default_rng(0)
+        >>> regressor = StreamingCurveFitRegressor()
+        >>> for _ in range(5):
+        ...     X = rng.uniform(0, 1, (1000, 1))
+        ...     _ = regressor.partial_fit(X, 1 + 2 * X[:, 0] + rng.normal(0, 0.1, 1000))
+        >>> regressor.n_batches_seen_, regressor.n_samples_seen_
+        (5, 5000)
+        >>> print(regressor.popt_.round(1))
+        [1. 2.]
         """
         is_first = not hasattr(self, "_batch_state")
         stream = self._open(X, y, sample_weight, reset=is_first)
@@ -364,8 +398,9 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
         Returns
         -------
-        self : StreamingCurveFitRegressor
-            With ``n_batches_seen_`` and ``n_samples_seen_``, which tell the batch to go on with.
+        StreamingCurveFitRegressor
+            The estimator itself; ``n_batches_seen_`` and ``n_samples_seen_`` tell the batch to go
+            on with.
 
         Raises
         ------
@@ -403,6 +438,16 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             The curve.
         std : ndarray or lazy Dask array of shape (n_samples,)
             Its standard error, if ``return_std``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nlsq_sklearn import StreamingCurveFitRegressor
+        >>> X = np.linspace(0, 1, 1000).reshape(-1, 1)
+        >>> y = 1 + 2 * X[:, 0] + np.random.default_rng(0).normal(0, 0.1, 1000)
+        >>> curve, std = StreamingCurveFitRegressor().fit(X, y).predict([[0.5]], return_std=True)
+        >>> print(curve.round(1), std.round(3))
+        [2.] [0.003]
         """
         check_is_fitted(self)
         X = self._check_X(X, reset=False)
@@ -427,9 +472,16 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         float
             1 for a perfect fit, 0 for one as good as the mean.
         """
+        model, stream = self._fitted_stream(X, y, sample_weight)
+        return score_rows(model, stream, self.popt_)
+
+    def _fitted_stream(
+        self, X: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[TracedModel, Stream]:
+        """Return the model that was fitted, and the stream of data to compare it with."""
         check_is_fitted(self)
         stream = self._open(X, y, sample_weight, reset=False)
-        return score_rows(self._traced_model(), stream, self.popt_)
+        return self._traced_model(), stream
 
     def _open(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Stream:
         """Return the stream of checked data."""
@@ -493,17 +545,17 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             guess=as_guess(p0, model, limits),
         )
 
-    def _store(self, state: FitState, model: TracedModel, n_rows: int, elapsed: float) -> None:
+    def _store(self, state: FitState, objective: Objective, stream: Stream, past: Past) -> None:
         """Set the fitted attributes."""
-        result = as_result(state, model, n_rows, elapsed, absolute_sigma=False)
+        result = as_result(state, objective, stream, past, absolute_sigma=False)
         self.result_ = result
         self.popt_, self.pcov_, self.perr_ = result.popt, result.pcov, result.perr
         self.param_names_, self.cost_ = result.param_names, result.cost
         self.n_iter_, self.n_passes_ = result.n_iter, result.n_passes
         self.converged_, self.history_ = result.success, result.history
-        self.n_samples_seen_, self.n_batches_seen_ = n_rows, 1
+        self.n_samples_seen_, self.n_batches_seen_ = result.n_rows, 1
         # What batches to come add to.
-        self._batch_state = BatchState(state.params, state.accepted, 1, n_rows)
+        self._batch_state = BatchState(state.params, state.accepted, 1, result.n_rows)
         self._is_batch_saved = True
 
 

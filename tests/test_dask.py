@@ -56,6 +56,16 @@ def test_all_schedulers_give_the_same_bits(data, scheduler):
         assert regressor().fit(X, y).popt_.tolist() == reference
 
 
+def test_some_columns_of_several_parquet_files_are_taken(data, tmp_path):
+    table = pd.DataFrame({"x": data[0][:, 0], "y": data[1], "other": 0.0})
+    for number, rows in enumerate(np.array_split(np.arange(len(table)), 5)):
+        table.iloc[rows].to_parquet(tmp_path / f"{number}.parquet")
+    frame = dd.read_parquet(tmp_path)
+    fitted = regressor().fit(frame[["x"]], frame["y"])
+    np.testing.assert_allclose(fitted.popt_, regressor().fit(*data).popt_, rtol=1e-12)
+    assert fitted.n_samples_seen_ == len(table)
+
+
 def test_frames_and_series_are_taken(data):
     frame = dd.from_pandas(pd.DataFrame({"x": data[0][:, 0], "y": data[1]}), npartitions=5)
     fitted = regressor().fit(frame[["x"]], frame["y"])

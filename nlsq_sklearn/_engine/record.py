@@ -23,6 +23,9 @@ _HISTORY_KEYS = (
     "radius",
 )
 
+# No root of a sum of squares is smaller, but 0, which is no scale.
+_LEAST_SCALE = 1e-162
+
 
 def to_record(state: FitState) -> dict[str, Any]:
     """Return the state as a record. Python's floats go to JSON and back without a change."""
@@ -84,13 +87,37 @@ def check_consistency(state: FitState) -> None:
     Raises
     ------
     ValueError
-        If it has passes without equations, a step from nowhere, or an end before a beginning.
+        If it has passes without equations, a step from nowhere, or an end before a beginning; or
+        if its equations are those of no rows, on which a fit could break or turn for ever.
     """
     has_equations = state.equations is not None
     if has_equations != (state.n_passes > 0) or (state.step is not None and not has_equations):
         raise ValueError("its equations don't belong to its passes")
     if not has_equations and state.status not in (Status.RUNNING, Status.NOT_FINITE):
         raise ValueError("it is finished and has no equations")
+    if state.equations is not None:
+        check_quadratic(state.equations)
+        if not (np.isfinite(state.scale) & (state.scale > _LEAST_SCALE)).all():
+            raise ValueError("its scale is not that of sums of squares")
+        if not (state.radius > 0 and (state.step is None or state.step.length > 0)):
+            raise ValueError("its radius or the length of its step is not positive")
+    for equations in state.partial:
+        if equations.is_finite:  # the model may overflow at a point that is tried
+            check_quadratic(equations)
+
+
+def check_quadratic(equations: Equations) -> None:
+    """Raise if these can't be the sums of squares and products of any rows."""
+    if not equations.is_finite:
+        raise ValueError("it is not finite")
+    diagonal = np.diag(equations.gram)
+    if equations.cost < 0 or equations.model_norm < 0 or (diagonal < 0).any():
+        raise ValueError("a sum of squares is negative")
+    # The inequality of Cauchy and Schwarz, up to rounding, and to squares that count as 0.
+    lost = min(equations.n_rows, 1e18) * np.finfo(float).tiny
+    norms = np.sqrt(diagonal + lost)
+    if (np.abs(equations.gram) > 1.001 * np.outer(norms, norms)).any():
+        raise ValueError("a sum of products is larger than the sums of squares allow")
 
 
 def _from_float(value: float) -> float | str:

@@ -192,12 +192,15 @@ class Subproblem:
     def step_within(self, radius: float) -> Step:
         """Return the step of length ``radius`` (to 10 %), or the full step if that is shorter.
 
-        The damping is found by a safeguarded Newton iteration on ``1 / length`` [1]_.
+        The damping is found by a safeguarded Newton iteration on ``1 / length`` [1]_. Where the
+        radius has shrunk to nothing, so has the step.
         """
         q, free = self._undamped
         length = self._length(q)
         if length <= (1 + _RADIUS_SLACK) * radius:
             return self._step(q, 0.0)
+        if radius < np.finfo(float).tiny:
+            return self._step(np.zeros_like(q), 0.0)
         damping = 0.0
         least = 0.0
         most = float(np.linalg.norm(self._gradient / np.sqrt(self._metric))) / radius

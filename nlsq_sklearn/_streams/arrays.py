@@ -16,7 +16,7 @@ from .._engine.kernel import Chunk, Objective, padded_rows
 from .._engine.prediction import predict
 from .._engine.spread import Spread
 from .memory_maps import identity, read, take
-from .rows import Rows
+from .rows import Buffers, Rows
 
 DEFAULT_CHUNK_ROWS = 131_072
 """Rows in a chunk: enough to make the cost of a call vanish, few enough to save often."""
@@ -52,6 +52,8 @@ class ArrayStream:
         Name of the predictors in messages.
     first_row : int
         Number of the first row, for messages about a part of larger data.
+    buffers : Buffers or None
+        Where chunks are padded, if each is done with before the next one is asked for.
 
     Raises
     ------
@@ -73,10 +75,14 @@ class ArrayStream:
         is_table: bool = False,
         x_name: str = "x",
         first_row: int = 0,
+        buffers: Buffers | None = None,
     ) -> None:
         self._y = _as_real(y, "y")
         if self._y.ndim != 1:
-            raise ValueError(f"y must have one dimension, (n_rows,), got shape {self._y.shape}.")
+            raise ValueError(
+                f"y must have one dimension, (n_rows,), got shape {self._y.shape}."
+                + (" Give y[:, 0]." if self._y.shape[1:] == (1,) else "")
+            )
         self.n_rows = self._y.size
         if self.n_rows == 0:
             raise ValueError("y is empty: there is nothing to fit.")
@@ -96,7 +102,8 @@ class ArrayStream:
         self._buffer_rows = buffer_rows or padded_rows(self.chunk_rows)
         self._first_row = first_row
         self._is_checked = np.zeros(self.n_chunks, dtype=bool)
-        self._spreads = np.zeros((self.n_chunks, len(Spread._fields)))
+        self._spreads = np.full((self.n_chunks, len(Spread._fields)), np.nan)
+        self._buffers = buffers
         self._resident: Chunk | None = None
 
     @property
@@ -125,9 +132,10 @@ class ArrayStream:
             spread = rows.spread()
             rows.check(self._first_row + first, self._x_name, spread)
             self._spreads[index], self._is_checked[index] = spread, True
-        spread = Spread(*self._spreads[index].tolist())
-        chunk = rows.padded(self._buffer_rows)._replace(spread=spread)
-        if self.n_chunks == 1:
+        chunk = rows.padded(self._buffer_rows, self._buffers)
+        if not np.isnan(self._spreads[index, 0]):
+            chunk = chunk._replace(spread=Spread(*self._spreads[index].tolist()))
+        if self.n_chunks == 1 and self._buffers is None:
             chunk = self._resident = chunk.to_device()
         return chunk
 
@@ -195,6 +203,10 @@ class ArrayStream:
             self.check()
             raise
         return taken
+
+    def trust(self) -> None:
+        """Take all values as usable: they were looked at before."""
+        self._is_checked[:] = True
 
     def check(self) -> None:
         """Look through all rows in order, and raise for the first that can't be used."""
@@ -314,11 +326,25 @@ def _as_real(values: Any, name: str) -> np.ndarray:
             "(x[~mask], y[~mask])."
         )
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must hold real numbers, got an array of {array.dtype}. "
-            "Convert it first, for instance by .astype(float)."
-        )
+        raise TypeError(no_real_numbers(name, array.dtype, values))
     return array
+
+
+def no_real_numbers(name: str, dtype: np.dtype, values: Any = None) -> str:
+    """Return what is said of data that are no real numbers, and what to do about them."""
+    advice = "Convert it first, for instance by .astype(float)."
+    if callable(values):
+        return f"{name} must hold real numbers, got a function: fit takes the data alone."
+    if isinstance(values, (str, os.PathLike)):
+        return (
+            f"{name} must hold real numbers, got {values!r}. Read the file first, for instance by "
+            "numpy.load(path, mmap_mode='r')."
+        )
+    if dtype.kind in "mM":
+        advice = "Convert times to numbers: (t - t[0]) / numpy.timedelta64(1, 's')."
+    elif dtype.kind == "c":
+        advice = "Fit the real and the imaginary part, one after the other along the rows."
+    return f"{name} must hold real numbers, got an array of {dtype}. {advice}"
 
 
 def _as_columns(x: Any, n_rows: int) -> list[np.ndarray]:

@@ -118,14 +118,16 @@ class Rows(NamedTuple):
             row, what, value, advice = min(faults, key=lambda fault: fault[0])
             raise InvalidRowError(f"{what} is {value} in row {first + row}. {advice}")
 
-    def padded(self, n_rows: int) -> Chunk:
+    def padded(self, n_rows: int, buffers: "Buffers | None" = None) -> Chunk:
         """Return a chunk of ``n_rows``, with copies of the last row behind the real ones."""
+        places = Buffers() if buffers is None else buffers
+        places.begin()
 
         def pad(values: np.ndarray, padded: np.ndarray | None = None) -> np.ndarray:
             if padded is None:
                 if values.size == n_rows:
                     return values
-                padded = aligned_empty(n_rows)
+                padded = places.take(n_rows)
             padded[: values.size] = values
             # A real row, not zeros: the model may be undefined at 0.
             padded[values.size :] = values[-1]
@@ -134,7 +136,7 @@ class Rows(NamedTuple):
         if len(self.columns) == 1:
             x = pad(self.columns[0])
         else:
-            x = aligned_empty(len(self.columns), n_rows)
+            x = places.take(len(self.columns), n_rows)
             for column, padded in zip(self.columns, x, strict=True):
                 pad(column, padded)
         return Chunk(
@@ -144,6 +146,31 @@ class Rows(NamedTuple):
             None if self.weight is None else pad(self.weight),
             self.y.size,
         )
+
+
+class Buffers:
+    """Arrays that chunks are padded in, the same ones for each chunk in turn.
+
+    Fresh ones would cost as much again as the copy: the system clears their pages first.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[np.ndarray] = []
+        self._n_taken = 0
+
+    def begin(self) -> None:
+        """Take all arrays back: the last chunk is not needed any more."""
+        self._n_taken = 0
+
+    def take(self, *shape: int) -> np.ndarray:
+        """Return an array of this shape, whatever its numbers are."""
+        if self._n_taken == len(self._arrays):
+            self._arrays.append(aligned_empty(*shape))
+        if self._arrays[self._n_taken].shape != shape:
+            self._arrays[self._n_taken] = aligned_empty(*shape)
+        array = self._arrays[self._n_taken]
+        self._n_taken += 1
+        return array
 
 
 class _Fault(NamedTuple):
@@ -179,4 +206,7 @@ def _first_out_of_range(name: str, values: np.ndarray) -> _Fault | None:
     if not is_wrong.any():
         return None
     row = int(np.argmax(is_wrong))
-    return _Fault(row, what, f"{values[row]:g}", "Leave out rows that shall not count.")
+    advice = "Leave out rows that shall not count."
+    if name == "sigma":
+        advice = "It is the standard deviation of a row: leave out rows that have none."
+    return _Fault(row, what, f"{values[row]:g}", advice)

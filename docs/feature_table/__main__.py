@@ -1,0 +1,91 @@
+"""Check what libraries do, and write the table: ``python docs/feature_table [LIBRARY ...]``.
+
+Each cell is decided by code that is run against the installed library. A library whose package is
+not installed keeps the column of the last check, so that libraries that can't be installed side by
+side are checked one after the other:
+
+    python docs/feature_table scipy lmfit dask_ml nlsq_sklearn
+    python docs/feature_table nlsq          # in an environment with nlsq
+    python docs/feature_table skorch        # in an environment with skorch and torch
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER))
+
+from features import FEATURES, KEYS
+
+LIBRARIES = ("nlsq_sklearn", "scipy", "lmfit", "nlsq", "dask_ml", "skorch")
+RESULTS = FOLDER / "results.json"
+TABLE = FOLDER / "table.md"
+MARKS = {"yes": "✓", "no": "–", "partly": "(✓)"}
+
+
+def check(library):
+    """Run all checks of a library; return its column."""
+    probe = import_module(f"probe_{library}")
+    cells = {}
+    for key in KEYS:
+        cell = getattr(probe, key)()
+        print(f"{library:>12} {key:<16} {cell.answer:<6} {cell.note}", flush=True)
+        cells[key] = [cell.answer, cell.note]
+    return {
+        "name": probe.NAME,
+        "versions": {**probe.VERSIONS, "Python": platform.python_version()},
+        "date": time.strftime("%Y-%m-%d"),
+        "cells": cells,
+    }
+
+
+def table(results):
+    """Return the table as Markdown, with its notes below it."""
+    columns = [results[library] for library in LIBRARIES if library in results]
+    notes = []
+
+    def cell(column, key):
+        answer, note = column["cells"][key]
+        if not note:
+            return MARKS[answer]
+        if note not in notes:
+            notes.append(note)
+        return f"{MARKS[answer]} [{notes.index(note) + 1}]"
+
+    lines = ["| | " + " | ".join(column["name"] for column in columns) + " |"]
+    lines.append("|---|" + ":-:|" * len(columns))
+    for group, rows in FEATURES.items():
+        lines.append(f"| **{group}** |" + " |" * len(columns))
+        for key, question in rows.items():
+            cells = " | ".join(cell(column, key) for column in columns)
+            lines.append(f"| {question} | {cells} |")
+    lines += ["", "✓ yes, – no, (✓) partly. Notes:", ""]
+    lines += [f"{number}. {note}" for number, note in enumerate(notes, 1)]
+    lines += ["", "Checked:", ""]
+    for column in columns:
+        versions = ", ".join(f"{name} {version}" for name, version in column["versions"].items())
+        lines.append(f"- {column['name']}: {versions}, on {column['date']}")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    """Check the libraries of the command line, and write the results and the table."""
+    os.environ.setdefault("MPLBACKEND", "agg")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("libraries", nargs="*", choices=LIBRARIES, metavar="LIBRARY")
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for library in parser.parse_args().libraries:
+        results[library] = check(library)
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    TABLE.write_text(table(results))
+
+
+if __name__ == "__main__":
+    main()
