@@ -42,6 +42,7 @@ ORDER = [
 WITHIN = {
     "_engine": [
         "__init__",
+        "spread",
         "equations",
         "loss",
         "advice",
