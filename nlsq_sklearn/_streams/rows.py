@@ -12,6 +12,8 @@ from ..exceptions import InvalidRowError
 if TYPE_CHECKING:
     from .arrays import ArrayStream
 
+_ALIGNMENT = 64  # bytes, of arrays that JAX takes as they are
+
 
 class Stream(Protocol):
     """Rows in ordered chunks, wherever they lie.
@@ -101,23 +103,27 @@ class Rows(NamedTuple):
 
     def padded(self, n_rows: int, buffers: "Buffers | None" = None) -> Chunk:
         """Return a chunk of ``n_rows``, with copies of the last row behind the real ones."""
-        places = Buffers() if buffers is None else buffers
-        places.begin()
+        if buffers is not None:
+            buffers.begin()
+        empty = np.empty if buffers is None else buffers.take
+
+        def fill(place: np.ndarray, values: np.ndarray) -> np.ndarray:
+            place[: values.size] = values
+            # A real row, not zeros: the model may be undefined at 0.
+            place[values.size :] = values[-1]
+            return place
 
         def pad(values: np.ndarray) -> np.ndarray:
-            if values.size == n_rows:
+            if values.size == n_rows and (buffers is None or _is_aligned(values)):
                 return values
-            # A real row, not zeros: the model may be undefined at 0.
-            padded = places.take(n_rows)
-            padded[: values.size] = values
-            padded[values.size :] = values[-1]
-            return padded
+            return fill(empty(n_rows), values)
 
-        x = (
-            pad(self.columns[0])
-            if len(self.columns) == 1
-            else np.stack(list(map(pad, self.columns)))
-        )
+        if len(self.columns) == 1:
+            x = pad(self.columns[0])
+        else:
+            x = empty(len(self.columns) * n_rows).reshape(-1, n_rows)
+            for place, column in zip(x, self.columns, strict=True):
+                fill(place, column)
         return Chunk(
             x,
             pad(self.y),
@@ -128,9 +134,11 @@ class Rows(NamedTuple):
 
 
 class Buffers:
-    """Arrays that chunks are padded in, the same ones for each chunk in turn.
+    """Arrays that chunks are copied to, the same ones for each chunk in turn.
 
-    Fresh ones would cost as much again as the copy: the system clears their pages first.
+    The compiled programs read an array where it is if it is aligned, and else copy it to fresh
+    memory. The system clears that page by page, which takes as long as the sums themselves where
+    memory is given back at once: so it is in the workers of a Dask cluster.
     """
 
     def __init__(self) -> None:
@@ -142,14 +150,25 @@ class Buffers:
         self._n_taken = 0
 
     def take(self, n_rows: int) -> np.ndarray:
-        """Return an array of ``n_rows`` numbers, whatever they are."""
+        """Return an aligned array of ``n_rows`` numbers, whatever they are."""
         if self._n_taken == len(self._arrays):
-            self._arrays.append(np.empty(n_rows))
+            self._arrays.append(_empty_aligned(n_rows))
         if self._arrays[self._n_taken].size < n_rows:
-            self._arrays[self._n_taken] = np.empty(n_rows)
+            self._arrays[self._n_taken] = _empty_aligned(n_rows)
         array = self._arrays[self._n_taken]
         self._n_taken += 1
         return array[:n_rows]
+
+
+def _is_aligned(array: np.ndarray) -> bool:
+    """Return whether the compiled programs can read an array where it is."""
+    return bool(array.ctypes.data % _ALIGNMENT == 0)
+
+
+def _empty_aligned(n_rows: int) -> np.ndarray:
+    room = np.empty(n_rows + _ALIGNMENT // 8)
+    first = -room.ctypes.data % _ALIGNMENT // 8
+    return room[first : first + n_rows]
 
 
 class _Fault(NamedTuple):
