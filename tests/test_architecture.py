@@ -42,6 +42,7 @@ ORDER = [
 WITHIN = {
     "_engine": [
         "__init__",
+        "spread",
         "equations",
         "loss",
         "advice",
@@ -68,7 +69,7 @@ WITHIN = {
         "saturations",
         "__init__",
     ],
-    "_cli": ["output", "messages", "record", "checkpoints", "model", "fit", "__init__"],
+    "_cli": ["output", "messages", "record", "checkpoints", "model", "models", "fit", "__init__"],
     "_files": ["columns", "npy", "text", "parquet", "zarr_arrays", "__init__"],
     "_storage": ["local", "remote", "__init__"],
     "_streams": [
@@ -119,6 +120,7 @@ HOMES = {
         "_cli/checkpoints",
         "_cli/fit",
         "_cli/messages",
+        "_cli/models",
         "_cli/output",
         "_cli/record",
     },

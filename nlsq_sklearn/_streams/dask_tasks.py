@@ -78,9 +78,7 @@ def reduce_chunks(
     return tuple(function(_open(load, layout, others, buffers)) for load in loads)
 
 
-def _open(
-    load: Load, layout: Layout, others: Mapping[Key, Any], buffers: Buffers
-) -> ArrayStream:
+def _open(load: Load, layout: Layout, others: Mapping[Key, Any], buffers: Buffers) -> ArrayStream:
     """Return the rows of a chunk.
 
     Raises

@@ -8,6 +8,7 @@ import numpy as np
 from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective
 from .._engine.operands import aligned_empty
+from .._engine.spread import Spread
 from ..exceptions import InvalidRowError
 
 if TYPE_CHECKING:
@@ -76,8 +77,23 @@ class Rows(NamedTuple):
     sigma: np.ndarray | None
     weight: np.ndarray | None
 
-    def check(self, first: int, x_name: str) -> None:
-        """Raise for the first value that can't be used; ``first`` is the number of the first row.
+    def spread(self) -> Spread:
+        """Return how y scatters about its mean, by the weights that the cost has."""
+        weight = self.weight
+        if self.sigma is not None:
+            with np.errstate(all="ignore"):  # `check` tells of a sigma that is 0
+                weight = (1.0 if weight is None else weight) / self.sigma**2
+        return Spread.of(self.y, weight)
+
+    def check(self, first: int, x_name: str, spread: Spread | None = None) -> None:
+        """Raise for the first value that can't be used.
+
+        Parameters
+        ----------
+        first : int
+            Number of the first row.
+        spread : Spread or None
+            That of the rows, where it is known: if the mean of y is finite, so are its values.
 
         Raises
         ------
@@ -88,7 +104,9 @@ class Rows(NamedTuple):
             (x_name if len(self.columns) == 1 else f"{x_name}[{i}]", column)
             for i, column in enumerate(self.columns)
         ]
-        named += [("y", self.y), ("sigma", self.sigma), ("sample_weight", self.weight)]
+        if spread is None or not (spread.weight > 0 and np.isfinite(spread.mean)):
+            named.append(("y", self.y))
+        named += [("sigma", self.sigma), ("sample_weight", self.weight)]
         faults = [
             fault
             for name, values in named
