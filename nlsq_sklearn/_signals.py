@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: a file that is being written is finished first, and a fit saves once more.
+"""SIGINT, SIGTERM and SIGHUP: a file in work is finished first, and a fit saves once more.
 
 Python runs a handler between any two steps of the main thread. One that raises could so cut a save
 in two, or skip the `finally` that cleans up behind it; one that saved itself could wait for a lock

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .arrays import ArrayStream
 
 
-
 class Stream(Protocol):
     """Rows in ordered chunks, wherever they lie.
 
