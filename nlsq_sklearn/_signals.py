@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 # SIGINT first: once its handler is in place, Ctrl-C can't cut the installation of the others.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
 if hasattr(signal, "SIGHUP"):  # a terminal or a connection to it was closed
     _SIGNALS += (signal.SIGHUP,)
 
