@@ -1,4 +1,4 @@
-"""How tasks are made of the chunks of Dask arrays: many small ones share one, and nobody sees it."""
+"""How tasks are made of the chunks of Dask arrays: many small ones share one, unseen."""
 
 import json
 import threading
