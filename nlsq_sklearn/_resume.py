@@ -245,7 +245,7 @@ def with_few_words(identity: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Old checkpoints have the list.
     """
-    settings = identity["settings"]
+    settings = dict(identity["settings"])
     sizes = settings.get("chunk_size")
     if not isinstance(sizes, list):
         return identity

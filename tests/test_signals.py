@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C: the fit saves once more, no save is cut in two, handlers are put back."""
+"""SIGTERM, SIGHUP and Ctrl-C save once more, cut no save in two; handlers are put back."""
 
 import json
 import os
