@@ -42,6 +42,7 @@ ORDER = [
 WITHIN = {
     "_engine": [
         "__init__",
+        "spread",
         "equations",
         "loss",
         "advice",
@@ -107,6 +108,7 @@ HOMES = {
         "_streams/dask_arrays",
         "_streams/dask_graph",
         "_streams/dask_results",
+        "_streams/dask_tasks",
         "_files/parquet",
         "_files/text",
         "_files/zarr_arrays",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .equations import Equations
+from .spread import Spread
 from .state import FitState, Status
 from .subproblem import Step
 
@@ -197,13 +198,14 @@ def array_from_record(values: Any, size: int | None = None) -> np.ndarray:
 
 def equations_to_record(equations: Equations) -> dict[str, Any]:
     """Return equations as a record, their Gram matrix by its upper triangle."""
-    upper = np.triu_indices(equations.gradient.size)
+    upper, spread = np.triu_indices(equations.gradient.size), equations.spread
     return {
         "gram": _from_array(equations.gram[upper]),
         "gradient": _from_array(equations.gradient),
         "cost": _from_float(equations.cost),
         "model_norm": _from_float(equations.model_norm),
         "n_rows": equations.n_rows,
+        "spread": None if spread is None else [_from_float(value) for value in spread],
     }
 
 
@@ -216,7 +218,10 @@ def equations_from_record(record: Mapping[str, Any], n_params: int) -> Equations
             array_from_record(record["gram"], n_params * (n_params + 1) // 2),
         ]
     )
-    return Equations.from_packed(packed, n_params, _to_rows(record["n_rows"]))
+    spread = None
+    if record["spread"] is not None:
+        spread = Spread(*array_from_record(record["spread"], len(Spread._fields)).tolist())
+    return Equations.from_packed(packed, n_params, _to_rows(record["n_rows"]), spread)
 
 
 def _to_equations(record: Any, n_params: int) -> Equations | None:

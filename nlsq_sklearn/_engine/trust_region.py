@@ -172,6 +172,8 @@ def _is_stationary(state: FitState) -> bool:
 
 
 def _accept(state: FitState, step: Step, equations: Equations) -> FitState:
+    if equations.spread is None:  # looked at in the first pass; no parameter changes it
+        equations = equations._replace(spread=state.accepted.spread)
     return state._replace(
         params=step.trial,
         equations=equations,

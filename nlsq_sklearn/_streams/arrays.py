@@ -14,6 +14,7 @@ from .._engine import kernel
 from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective, padded_rows
 from .._engine.prediction import predict
+from .._engine.spread import Spread
 from .memory_maps import identity, read, take
 from .rows import Buffers, Rows
 
@@ -101,6 +102,7 @@ class ArrayStream:
         self._buffer_rows = buffer_rows or padded_rows(self.chunk_rows)
         self._first_row = first_row
         self._is_checked = np.zeros(self.n_chunks, dtype=bool)
+        self._spreads = np.full((self.n_chunks, len(Spread._fields)), np.nan)
         self._buffers = buffers
         self._resident: Chunk | None = None
 
@@ -127,9 +129,12 @@ class ArrayStream:
         first, stop = self.rows_of(index)
         rows = self.rows(first, stop)
         if not self._is_checked[index]:
-            rows.check(self._first_row + first, self._x_name)
-            self._is_checked[index] = True
+            spread = rows.spread()
+            rows.check(self._first_row + first, self._x_name, spread)
+            self._spreads[index], self._is_checked[index] = spread, True
         chunk = rows.padded(self._buffer_rows, self._buffers)
+        if not np.isnan(self._spreads[index, 0]):
+            chunk = chunk._replace(spread=Spread(*self._spreads[index].tolist()))
         if self.n_chunks == 1 and self._buffers is None:
             chunk = self._resident = chunk.to_device()
         return chunk
@@ -180,10 +185,9 @@ class ArrayStream:
         ValueError
             If there is a row that can't be used; the message names the first of all.
         """
+        columns = [take(x, firsts, run_rows) for x in self._x]
         taken = ArrayStream(
-            take(self._x[0], firsts, run_rows)
-            if self._is_table
-            else [take(x, firsts, run_rows) for x in self._x],
+            columns[0] if self._is_table else columns,
             take(self._y, firsts, run_rows),
             None if self._sigma is None else take(self._sigma, firsts, run_rows),
             None if self._weight is None else take(self._weight, firsts, run_rows),

@@ -284,4 +284,5 @@ def _set_scale(axes: Any, values: np.ndarray) -> None:
         axes.set_yscale("log")
     else:
         # Full Gauss-Newton steps have the damping 0, exact data the cost 0.
-        axes.set_yscale("symlog", linthresh=positive.min())
+        decade = 10.0 ** np.floor(np.log10(positive.min()))
+        axes.set_yscale("symlog", linthresh=decade)

@@ -7,7 +7,7 @@ import numpy as np
 
 from .._streams import Profile
 from ._attributes import curve_model
-from ._search import Products, best_fit, grid, require_x_from, spacing, span
+from ._search import Products, best_fit, grid, require_x_from, spacing, span, sums
 
 _INF = np.inf
 
@@ -220,22 +220,25 @@ def _guess_damped_sine(profile: Profile) -> np.ndarray:
 def _project_oscillations(
     profile: Profile, sine: np.ndarray, cosine: np.ndarray, rates: np.ndarray, time: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """Return gain, factors of sine and cosine, and constant, each (n_frequencies, n_rates).
-
-    Sums for all pairs of a frequency and a rate are matrix products.
-    """
-    weight = (profile.weight / profile.weight.sum())[:, np.newaxis]
+    """Return gain, factors of sine and cosine, and constant, each (n_frequencies, n_rates)."""
+    weight = profile.weight / profile.weight.sum()
     unit = np.abs(profile.y).max() or 1.0
-    y = profile.y[:, np.newaxis] / unit
+    y = profile.y / unit
     mean_y = float((weight * y).sum())
-    decay = np.exp(-time[:, np.newaxis] * rates)
-    means = [wave @ (weight * decay) for wave in (sine, cosine)]
+    decay = np.exp(-rates[:, np.newaxis] * time)
+
+    def over_bins(waves: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return sums(waves[:, np.newaxis], weight)
+
+    means = [over_bins(wave, weight * decay) for wave in (sine, cosine)]
     squares = weight * decay**2
-    sums = [sine**2 @ squares, cosine**2 @ squares]
-    mixed = (sine * cosine) @ squares - means[0] * means[1]
-    with_y = [wave @ (weight * decay * (y - mean_y)) for wave in (sine, cosine)]
+    sine_squares, cosine_squares, mixed = (
+        over_bins(product, squares) for product in (sine**2, cosine**2, sine * cosine)
+    )
+    mixed -= means[0] * means[1]
     products = Products(
-        [[sums[0] - means[0] ** 2, mixed], [mixed, sums[1] - means[1] ** 2]], with_y
+        [[sine_squares - means[0] ** 2, mixed], [mixed, cosine_squares - means[1] ** 2]],
+        [over_bins(wave, weight * decay * (y - mean_y)) for wave in (sine, cosine)],
     )
     gain, factors = products.solve(means)
     offset = mean_y - sum(f * mean for f, mean in zip(factors, means, strict=True))
