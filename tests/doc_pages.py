@@ -123,6 +123,7 @@ def lines_agree(printed, shown):
 
     Spaces don't count, nor do seconds; ``...`` stands for anything.
     """
+    shown = shown.strip()
     pattern, numbers, end = "", [], 0
     for match in NUMBER.finditer(shown):
         pattern += _as_pattern(shown[end : match.start()])
