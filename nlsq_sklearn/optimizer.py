@@ -259,7 +259,7 @@ class AdaptiveHybridStreamingOptimizer:
         if state.status is Status.NOT_FINITE:
             raise ValueError(stream.explain_not_finite(problem.objective, state.start_point))
         past = past._replace(elapsed=past.elapsed + time.monotonic() - started_at)
-        return as_result(state, problem.objective, stream, past, absolute_sigma=absolute_sigma)
+        return as_result(state, problem, stream, past, absolute_sigma=absolute_sigma)
 
     def _run(
         self, problem: Problem, stream: Stream, *, resume: bool, show_progress: bool

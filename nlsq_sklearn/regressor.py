@@ -23,7 +23,6 @@ from sklearn.utils.validation import (
 from ._batches import BatchState, load_batches, save_batches, update_batch
 from ._callbacks import CallbackBridge
 from ._engine.covariance import covariance
-from ._engine.kernel import Objective
 from ._engine.loss import LOSS_NAMES
 from ._engine.model import TracedModel
 from ._engine.remembered import traced
@@ -38,11 +37,12 @@ from ._problem import (
     draw_starts,
     names_of,
 )
-from ._result import Past, as_result
+from ._result import CurveFitResult, Past, as_result, as_result_of_batches
 from ._resume import Resume, identify, run_resumable
 from ._saving import Saver
 from ._signals import SignalGuard
 from ._streams import Stream, is_dask, open_stream, predict_rows, score_rows
+from ._summary import Summarised
 from .checkpoint import JSONCheckpoint, as_checkpoint, folder_of
 
 
@@ -52,7 +52,7 @@ def affine(x: Any, intercept: Any, *slopes: Any) -> Any:
     return intercept + sum(slope * column for slope, column in zip(slopes, columns, strict=True))
 
 
-class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
+class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """Fits a curve ``y = f(x, *params)`` to more rows than memory holds, as a regressor.
 
     Parameters
@@ -117,7 +117,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
     n_batches_seen_ : int
         Batches that it knows of; a `fit` counts as one.
     result_ : CurveFitResult
-        All of that; prints as a table.
+        All of that, of the last `fit`; prints as a table. See also `summary`.
     n_features_in_ : int
         Features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -254,7 +254,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         if state.accepted.n_rows == 0:
             raise ValueError("All sample weights are zero: no row counts, there is nothing to fit.")
         past = past._replace(elapsed=past.elapsed + time.monotonic() - started_at)
-        self._store(state, problem.objective, stream, past)
+        self._store(state, problem, stream, past)
         root.call_on_fit_task_end(
             estimator=self, reconstruction_attributes=lambda: _attributes(state), **data
         )
@@ -347,6 +347,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
     def _store_batch(self, state: BatchState, fitted: FitState, problem: Problem) -> None:
         """Set the fitted attributes after a batch."""
         self._batch_state, self._is_batch_saved = state, False
+        self._batch_status = fitted.status
         self.popt_, self.cost_ = state.params, state.equations.cost
         self.pcov_ = covariance(state.equations, absolute_sigma=False).matrix
         self.perr_ = np.sqrt(np.diag(self.pcov_))
@@ -544,9 +545,9 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             guess=as_guess(p0, model, limits),
         )
 
-    def _store(self, state: FitState, objective: Objective, stream: Stream, past: Past) -> None:
+    def _store(self, state: FitState, problem: Problem, stream: Stream, past: Past) -> None:
         """Set the fitted attributes."""
-        result = as_result(state, objective, stream, past, absolute_sigma=False)
+        result = as_result(state, problem, stream, past, absolute_sigma=False)
         self.result_ = result
         self.popt_, self.pcov_, self.perr_ = result.popt, result.pcov, result.perr
         self.param_names_, self.cost_ = result.param_names, result.cost
@@ -555,7 +556,24 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         self.n_samples_seen_, self.n_batches_seen_ = result.n_rows, 1
         # What batches to come add to.
         self._batch_state = BatchState(state.params, state.accepted, 1, result.n_rows)
-        self._is_batch_saved = True
+        self._is_batch_saved, self._batch_status = True, None
+
+    _batch_status: Status | None = None
+
+    def _latest_result(self) -> CurveFitResult:
+        check_is_fitted(self)
+        if self._batch_status is None:
+            return self.result_
+        problem = self._problem(self._traced_model(), None)
+        state = self._batch_state
+        return as_result_of_batches(
+            state.params,
+            state.equations,
+            problem,
+            n_batches=state.n_batches,
+            n_rows=state.n_samples,
+            status=self._batch_status,
+        )
 
 
 def _attributes(state: FitState) -> dict[str, Any]:
