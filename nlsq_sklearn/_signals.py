@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: a file that is being written is finished first, and a fit saves once more.
+"""SIGINT, SIGTERM and SIGHUP: a file in work is finished first, and a fit saves once more.
 
 Python runs a handler between any two steps of the main thread. One that raises could so cut a save
 in two, or skip the `finally` that cleans up behind it; one that saved itself could wait for a lock
@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 # SIGINT first: once its handler is in place, Ctrl-C can't cut the installation of the others.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
 if hasattr(signal, "SIGHUP"):  # a terminal or a connection to it was closed
     _SIGNALS += (signal.SIGHUP,)
 

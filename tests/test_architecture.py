@@ -108,6 +108,7 @@ HOMES = {
         "_streams/dask_arrays",
         "_streams/dask_graph",
         "_streams/dask_results",
+        "_streams/dask_tasks",
         "_files/parquet",
         "_files/text",
         "_files/zarr_arrays",

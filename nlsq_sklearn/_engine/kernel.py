@@ -263,8 +263,8 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
                     return None
                 return lax.dynamic_slice_in_dim(array, start + first, block_rows, axis=-1)
 
-            columns = map(block, (x, y, sigma, weight), starts)
-            rows = Chunk._make([*columns, block_rows, None])
+            columns = [block(*pair) for pair in zip((x, y, sigma, weight), starts, strict=True)]
+            rows = Chunk(columns[0], columns[1], columns[2], columns[3], block_rows)
             counts = first + jnp.arange(block_rows) < n_rows
             if rows.weight is not None:
                 counts &= rows.weight > 0

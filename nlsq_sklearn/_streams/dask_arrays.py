@@ -85,7 +85,6 @@ class DaskStream:
         self, objective: Objective, points: np.ndarray, first: int
     ) -> Iterator[tuple[Equations, ...]]:
         """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
-
         summed = partial(sum_rows, objective=objective, points=points, is_checked=self._is_checked)
         key = tokenize(
             self.token(), objective.model.fingerprint, objective[1:], points, self._is_checked
