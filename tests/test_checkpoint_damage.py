@@ -393,7 +393,8 @@ def test_a_path_in_a_file_leads_nowhere_and_no_code_runs(checkpoint, real_files,
     _put(checkpoint, LATEST, _signed({**record, "directory": path, "path": path}))
     with audit as events:
         _resume_forged(checkpoint, kind, record["identity"])
-    touched = {(event, str(what)) for event, what in events}
+    # What is open already has a number.
+    touched = {(event, str(what)) for event, what in events if not isinstance(what, int)}
     directory = str(checkpoint.directory)
     assert touched == {("os.scandir", directory), ("open", f"{directory}/{LATEST}")}
 
