@@ -9,6 +9,7 @@ import numpy as np
 from ._engine.equations import Equations
 from ._engine.record import (
     array_from_record,
+    check_quadratic,
     count_from_record,
     equations_from_record,
     equations_to_record,
@@ -18,7 +19,7 @@ from ._engine.state import FitState
 from ._fit import Problem, sum_in_memory
 from ._resume import identify_model, require_compatible
 from ._saving import Saver
-from ._streams import ArrayStream, Rows
+from ._streams import ArrayStream, Rows, profile_rows
 from .checkpoint import JSONCheckpoint
 from .exceptions import CorruptCheckpointError, IncompatibleCheckpointError
 
@@ -57,6 +58,8 @@ def update_batch(
         if kept is None:
             earlier = forget(state.equations, forgetting)
     rows = batch if kept is None else batch.behind(_forget_rows(kept, forgetting))
+    if problem.guess is not None and earlier is None:
+        params = problem.guess(profile_rows(rows))  # anew while rows are kept: they tell more now
 
     def evaluate(params: np.ndarray) -> Equations:
         return sum_in_memory(problem.objective, rows, params[np.newaxis])[0]
@@ -136,7 +139,9 @@ def load_batches(
         n_batches = count_from_record(record["iteration"])
         n_samples = count_from_record(record["n_samples"])
         kept = None if record["kept"] is None else _rows_from_record(record["kept"])
-        _check_quadratic(params, equations)
+        check_quadratic(equations)
+        if not np.isfinite(params).all():
+            raise ValueError("its parameters are not finite")
     except IncompatibleCheckpointError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -148,19 +153,6 @@ def load_batches(
     if checkpoint.on_resume is not None:
         checkpoint.on_resume(path)
     return BatchState(params, equations, n_batches, n_samples, kept)
-
-
-def _check_quadratic(params: np.ndarray, equations: Equations) -> None:
-    """Raise if these can't be the sums of squares and products of any rows."""
-    diagonal = np.diag(equations.gram)
-    if not (equations.is_finite and np.isfinite(params).all()):
-        raise ValueError("it is not finite")
-    if equations.cost < 0 or equations.model_norm < 0 or (diagonal < 0).any():
-        raise ValueError("a sum of squares is negative")
-    norms = np.sqrt(diagonal)
-    # The inequality of Cauchy and Schwarz, up to rounding and underflow.
-    if (np.abs(equations.gram) > 1.001 * np.outer(norms, norms) + 1e-300).any():
-        raise ValueError("a sum of products is larger than the sums of squares allow")
 
 
 def _rows_to_record(rows: Rows) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The one loop: warm-up, passes, hooks, where to resume."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ from ._engine.kernel import Objective
 from ._engine.state import FitState, Status
 from ._engine.subproblem import Bounds
 from ._engine.trust_region import Tolerances, begin, judge, propose
-from ._streams import ArrayStream, Stream
+from ._streams import ArrayStream, Profile, Stream
 
 _logger = logging.getLogger("nlsq_sklearn")
 
@@ -38,11 +38,13 @@ class Problem(NamedTuple):
     bounds : Bounds
     tolerances : Tolerances
     starts : ndarray of shape (n_starts, n_params)
-        The user's start first.
+        The user's start first; NaN as long as it is not guessed.
     is_warm : bool
         Whether the start comes from an earlier fit, and needs no warm-up.
     seed : int or None
         What the other starts were drawn with.
+    guess : callable or None
+        Where the first start is guessed: from a `Profile` of the data to that start.
     """
 
     objective: Objective
@@ -51,6 +53,17 @@ class Problem(NamedTuple):
     starts: np.ndarray
     is_warm: bool = False
     seed: int | None = None
+    guess: Callable[[Profile], np.ndarray] | None = None
+
+    @property
+    def lacks_start(self) -> bool:
+        """Whether the first start has not been guessed yet."""
+        return bool(np.isnan(self.starts[0]).any())
+
+    def guessed(self, profile: Profile) -> "Problem":
+        """Return the problem with the start that its guess makes of a profile."""
+        assert self.guess is not None
+        return self._replace(starts=np.vstack([self.guess(profile), self.starts[1:]]))
 
 
 class Observer(Protocol):

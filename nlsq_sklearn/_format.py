@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-SCHEMA = 1
+SCHEMA = 2
 """Number of the layout of a record; each change of it gets a step that upgrades the older one."""
 
 # Parsing takes time and memory by what is parsed: some 30 bytes for a number, 70 for a list, 200
@@ -133,9 +133,23 @@ def decode(content: bytes, *, is_compressed: bool) -> Snapshot:
     schema, stamp = record.pop("schema", None), record.pop("stamp", None)
     if type(schema) is not int or not (stamp is None or isinstance(stamp, str)):
         raise ValueError("it is not a checkpoint")
-    if schema != SCHEMA:
+    if not 1 <= schema <= SCHEMA:
         raise UnknownSchemaError(f"it has the schema {schema}, this version reads {SCHEMA}")
+    if schema == 1:
+        _upgrade_1_to_2(record)
     return Snapshot(record, stamp)
+
+
+def _upgrade_1_to_2(record: dict[str, Any]) -> None:
+    """Say of all equations in a record that the spread of y is not known."""
+    state = record.get("state")
+    holders: list[Any] = [record.get("equations")]
+    if isinstance(state, dict):
+        holders.append(state.get("equations"))
+        holders += state["partial"] if isinstance(state.get("partial"), list) else []
+    for equations in holders:
+        if isinstance(equations, dict):
+            equations.setdefault("spread", None)
 
 
 def compress(content: bytes) -> bytes:

@@ -1,6 +1,8 @@
 """What a user states of a fit -> a checked `Problem`: start, bounds, loss, tolerances, model."""
 
+import logging
 import operator
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -9,28 +11,55 @@ import numpy as np
 from ._engine.equations import Equations
 from ._engine.kernel import Objective
 from ._engine.loss import LOSS_NAMES
-from ._engine.model import TracedModel
+from ._engine.model import Model, TracedModel, has_star, parameter_names
+from ._engine.remembered import is_row_wise, remember_row_wise
+from ._engine.state import FitState
 from ._engine.subproblem import Bounds
 from ._engine.trust_region import Tolerances
 from ._fit import Problem, sum_in_memory
-from ._streams import Stream
+from ._streams import Profile, Stream, profile_rows
+
+_logger = logging.getLogger("nlsq_sklearn")
 
 _PROBE_ROWS = 64
 
 
-def as_bounds(bounds: Any, n_params: int) -> Bounds:
+def is_auto(p0: Any) -> bool:
+    """Return whether the start shall be guessed from the data."""
+    return isinstance(p0, str) and p0 == "auto"
+
+
+def names_of(model: Model, p0: Any, n_params: int | None = None) -> tuple[str, ...]:
+    """Return the names of the parameters; the start tells how many ``*params`` are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `parameter_names`.
+    """
+    if n_params is None and p0 is not None and not is_auto(p0) and has_star(model):
+        n_params = int(np.size(p0))
+    return parameter_names(model, n_params)
+
+
+def as_bounds(bounds: Any, n_params: int, model: Model | None = None) -> Bounds:
     """Return the bounds, each of shape (n_params,).
 
     Parameters
     ----------
-    bounds : 2-tuple of array-like, or `scipy.optimize.Bounds`
-        Lower and upper, each a number or one for each parameter.
+    bounds : 2-tuple of array-like, `scipy.optimize.Bounds` or None
+        Lower and upper, each a number or one for each parameter; with None the model's own,
+        where it has some.
 
     Raises
     ------
     ValueError
         If their shapes don't fit, they hold NaN, or a lower one is not below the upper one.
     """
+    if bounds is None:
+        bounds = getattr(model, "bounds", None)
+    if bounds is None:
+        bounds = (-np.inf, np.inf)
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
         bounds = (bounds.lb, bounds.ub)
     try:
@@ -38,6 +67,7 @@ def as_bounds(bounds: Any, n_params: int) -> Bounds:
     except (TypeError, ValueError):
         raise ValueError(
             f"bounds must be a pair (lower, upper) or a scipy.optimize.Bounds, got {bounds!r}."
+            + _how_to_turn(bounds)
         ) from None
     arrays = []
     for name, bound in (("lower", lower), ("upper", upper)):
@@ -55,12 +85,42 @@ def as_bounds(bounds: Any, n_params: int) -> Bounds:
         raise ValueError(
             f"Each lower bound must be below its upper one; parameter {i} has "
             f"({arrays[0][i]:g}, {arrays[1][i]:g})."
+            + (_how_to_turn(bounds) or _how_to_order(*arrays))
         )
     return Bounds(*arrays)
 
 
+def _how_to_turn(bounds: Any) -> str:
+    """Return what to do with bounds that may be one pair for each parameter."""
+    try:
+        pairs = [(low, high) for low, high in bounds]
+        in_order = all(low is None or high is None or low < high for low, high in pairs)
+    except (TypeError, ValueError):
+        return ""
+    if not in_order:
+        return ""
+    return (
+        " If these are pairs, one for each parameter, as scipy.optimize.minimize takes them, turn "
+        "them: tuple(zip(*bounds)), with -inf and inf for None."
+    )
+
+
+def _how_to_order(lower: np.ndarray, upper: np.ndarray) -> str:
+    """Return what to do with bounds of which one is not below the other."""
+    if (lower > upper).all():
+        return " Lower and upper ones are swapped."
+    if (lower == upper).any():
+        return (
+            " A parameter is held fixed by leaving it out of the model: lambda x, a, c: "
+            "model(x, a, 2.5, c)."
+        )
+    return ""
+
+
 def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarray:
     """Return the start, shape (n_params,); with None the one `scipy.optimize.curve_fit` takes.
+
+    That of "auto" is NaN until it is guessed.
 
     Raises
     ------
@@ -75,14 +135,20 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
             start = np.where(np.isfinite(lower) & np.isfinite(upper), 0.5 * (lower + upper), start)
         start = np.where(np.isfinite(lower) & ~np.isfinite(upper), lower + 1, start)
         return np.where(~np.isfinite(lower) & np.isfinite(upper), upper - 1, start)
+    if is_auto(p0):
+        return np.full(n_params, np.nan)
     try:
         start = np.atleast_1d(np.asarray(p0, dtype=float))
     except (TypeError, ValueError):
-        raise ValueError(f"p0 must hold {n_params} numbers, got {p0!r}.") from None
-    if start.shape != (n_params,):
         raise ValueError(
-            f"p0 has the shape {start.shape}, but the model has {n_params} parameters: "
-            f"{', '.join(param_names)}."
+            f"p0 must hold {n_params} numbers, one for each of {', '.join(param_names)}, in this "
+            f'order, or be "auto"; got {p0!r}.'
+        ) from None
+    if start.shape != (n_params,):
+        has = f"{start.size} numbers" if start.ndim == 1 else f"the shape {start.shape}"
+        raise ValueError(
+            f"p0 has {has}, but the model has {n_params} parameters: {', '.join(param_names)}. "
+            "Give one start for each, in this order."
         )
     for name, value, low, high in zip(param_names, start, lower, upper, strict=True):
         if not np.isfinite(value):
@@ -93,6 +159,44 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
                 f"[{low:g}, {high:g}]."
             )
     return start
+
+
+def as_guess(p0: Any, model: TracedModel, bounds: Bounds) -> Callable[[Profile], np.ndarray] | None:
+    """Return what guesses the start from a profile of the data, None if the user gives it.
+
+    Raises
+    ------
+    ValueError
+        If the model has no guess, or there are several predictors.
+    """
+    if not is_auto(p0):
+        return None
+    name = getattr(model.function, "__name__", "given")
+    guess = getattr(model.function, "guess", None)
+    if not callable(guess):
+        raise ValueError(
+            f'p0="auto" asks the model for a first guess, and the model {name} has none. Set '
+            f"{name}.guess to a function of a nlsq_sklearn.models.Profile that returns "
+            f"{model.n_params} numbers, take a model of nlsq_sklearn.models, or give p0."
+        )
+    if model.n_features != 1:
+        raise ValueError(
+            f'p0="auto" looks at a profile of y over one predictor, and there are '
+            f"{model.n_features}. Give p0."
+        )
+
+    def guess_within_bounds(profile: Profile) -> np.ndarray:
+        with np.errstate(all="ignore"):  # what overflows is told here
+            start = np.asarray(guess(profile), dtype=float)
+        if start.shape != (model.n_params,) or not np.isfinite(start).all():
+            raise ValueError(
+                f"The guess of the model {name} is {start}; expected {model.n_params} finite "
+                f"numbers ({', '.join(model.param_names)}). Where x is far from 0 a curve may "
+                "leave the range of float64 there: subtract the first x, or give p0."
+            )
+        return np.asarray(np.clip(start, *bounds))
+
+    return guess_within_bounds
 
 
 def draw_starts(
@@ -175,6 +279,15 @@ def as_objective(model: TracedModel, loss: str, f_scale: float) -> Objective:
     return Objective(model, loss, float(f_scale))
 
 
+def guess_start(problem: Problem, stream: Stream, state: FitState | None) -> Problem:
+    """Return the problem with a start: that of an interrupted fit, or guessed in a pass."""
+    if state is not None:
+        return problem._replace(starts=state.candidates)
+    started = problem.guessed(profile_rows(stream))
+    _logger.info("start guessed from the data: %s", started.starts[0].tolist())
+    return started
+
+
 def check_enough_rows(stream: Stream, param_names: tuple[str, ...]) -> None:
     """Raise if there are fewer rows than parameters."""
     if stream.n_rows < len(param_names):
@@ -188,9 +301,10 @@ def check_rows_are_independent(problem: Problem, stream: Stream) -> None:
     """Raise if the model's value in a row depends on other rows, as with a mean or a cumsum.
 
     Such a model has no meaning when its rows come in chunks. The equations of some rows must be
-    the sum of those of two halves of them, each in reversed order.
+    the sum of those of two halves of them, each in reversed order. That is asked once of a model.
     """
-    if stream.n_rows < 2:
+    fingerprint = problem.objective.model.fingerprint
+    if stream.n_rows < 2 or is_row_wise(fingerprint):
         return
     probe = stream.sample(_PROBE_ROWS)
     rows = np.arange(probe.n_rows)
@@ -206,6 +320,7 @@ def check_rows_are_independent(problem: Problem, stream: Stream) -> None:
             "another value for a row when other rows are beside it (by a mean, sum, cumsum or "
             "sort over x?). Each row must stand for itself: compute such numbers before the fit."
         )
+    remember_row_wise(fingerprint)
 
 
 def _are_close(whole: Equations, parts: Equations) -> bool:

@@ -1,17 +1,42 @@
 """The answer of a fit, and what it is worth."""
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
 from ._engine.covariance import covariance
-from ._engine.model import TracedModel
-from ._engine.state import FitState
+from ._engine.equations import Equations
+from ._engine.state import FitState, Status
+from ._fit import Problem
+from ._statistics import correlation, half_width, statistics
+from ._streams import Stream
+from ._summary import html, short_text, text
+
+
+class Past(NamedTuple):
+    """What a fit went through before this process.
+
+    The state knows nothing of it: that of a resumed fit is that of one never interrupted.
+
+    Attributes
+    ----------
+    elapsed : float
+        Seconds; in a result those of this process are added.
+    resumes : tuple of (int, int)
+        The passes that were finished, and the chunks of the next one that were summed, when it
+        was resumed.
+    """
+
+    elapsed: float = 0.0
+    resumes: tuple[tuple[int, int], ...] = ()
 
 
 class CurveFitResult(OptimizeResult):
     """The answer of a fit; a `scipy.optimize.OptimizeResult` that prints as a table.
+
+    In notebooks it shows as its `summary`.
 
     Attributes
     ----------
@@ -21,8 +46,15 @@ class CurveFitResult(OptimizeResult):
         Their covariance; infinite for parameters that the data do not determine.
     perr : ndarray of shape (n_params,)
         Their standard errors.
+    correlation : ndarray of shape (n_params, n_params)
+        Their correlations; NaN beside parameters that the data do not determine.
     cost : float
         Half the sum of squares, weighted and under the loss.
+    r2, chi_square, reduced_chi_square, aic, bic : float
+        Measures of the fit; see `summary`. NaN under a robust loss; ``r2`` also where the fit was
+        finished by a version that did not know it.
+    dof : float
+        Degrees of freedom: rows that count, less parameters.
     success : bool
         Whether the fit converged.
     status : int
@@ -40,8 +72,21 @@ class CurveFitResult(OptimizeResult):
     history : list of dict
         One entry a pass: ``n_passes``, ``params``, ``cost``, ``accepted``, ``damping``,
         ``step_length``, ``gain_ratio`` and ``radius``.
+    resumes : list of dict
+        One entry for each time that the fit was resumed: ``n_passes`` that were finished,
+        ``chunk`` with which it went on, and ``n_chunks`` of a pass.
+    loss : str
+        The loss that was minimised.
+    f_scale : float
+        The residual from which a robust loss takes a row for an outlier.
+    absolute_sigma : bool
+        Whether the standard deviations of the rows were taken as they are.
+    bounds : tuple of ndarray of shape (n_params,)
+        Lower and upper bounds; infinite where open.
     param_names : tuple of str
         From the model's signature.
+    model_name, formula : str
+        Of the model; the formula may be None.
     elapsed : float
         Seconds, those before an interruption included.
 
@@ -65,33 +110,124 @@ class CurveFitResult(OptimizeResult):
     """
 
     def __str__(self) -> str:
-        rows = [("parameter", "value", "standard error", "relative error")]
-        for name, value, error in zip(self.param_names, self.popt, self.perr, strict=True):
-            relative = f"{100 * abs(error / value):.2g} %" if value and np.isfinite(error) else "-"
-            rows.append((name, f"{value:.10g}", f"{error:.3g}", relative))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in rows
-        ]
-        return "\n".join(
-            [
-                *lines,
-                "",
-                f"{'success' if self.success else 'FAILED'}: {self.message}",
-                f"cost {self.cost:.10g}; {self.n_rows:,} rows, {self.n_passes} passes, "
-                f"{self.elapsed:.2f} s",
-            ]
-        )
+        return short_text(self)
 
     __repr__ = __str__
 
+    def confidence_interval(self, level: float = 0.95) -> np.ndarray:
+        """Return the ends of the parameters' confidence intervals.
+
+        They are ``popt -+ t perr`` with the quantile t of Student's distribution with ``dof``
+        degrees of freedom, or of the normal one where ``absolute_sigma`` is True [1]_.
+
+        Parameters
+        ----------
+        level : float, default=0.95
+            The probability that an interval covers the truth.
+
+        Returns
+        -------
+        ndarray of shape (n_params, 2)
+            In the units of the parameters; infinite where the data do not determine one.
+
+        Raises
+        ------
+        ValueError
+            If the level is not between 0 and 1.
+
+        References
+        ----------
+        .. [1] G. A. F. Seber, C. J. Wild, "Nonlinear Regression", 1989, section 5.1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
+        >>> x = np.linspace(0, 1, 1000)
+        >>> y = 2 * x + np.random.default_rng(0).normal(0, 0.1, x.size)
+        >>> optimizer = AdaptiveHybridStreamingOptimizer(lambda x, slope: slope * x)
+        >>> print(optimizer.fit(x, y).confidence_interval().round(3))
+        [[1.978 2.   ]]
+        """
+        dof = np.inf if self.absolute_sigma else self.dof
+        width = half_width(self.perr, dof, level)
+        return np.stack([self.popt - width, self.popt + width], axis=1)
+
+    def summary(self, level: float = 0.95) -> str:
+        r"""Return the fit as a text of tables: errors, correlations, measures, warnings in words.
+
+        Parameters
+        ----------
+        level : float, default=0.95
+            The probability that an interval covers the truth.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            If the level is not between 0 and 1.
+
+        Notes
+        -----
+        With N rows that count (of a weight above 0) and p parameters, in least squares:
+
+        - chi-square is :math:`\chi^2 = \sum w_i r_i^2` with the weights 1 / sigma**2 or
+          ``sample_weight``; reduced, it is divided by the degrees of freedom N - p.
+        - R2 is :math:`1 - \chi^2 / \sum w_i (y_i - \bar y)^2` about the weighted mean.
+        - AIC is :math:`N \log(\chi^2 / N) + 2 p` and BIC
+          :math:`N \log(\chi^2 / N) + p \log N`; with ``absolute_sigma`` they have
+          :math:`\chi^2` in place of the first term. Constants that are the same for all models
+          of the same data are left out. The lower of two is the better model [1]_.
+
+        Under a robust loss none of these is a measure of the fit, and they are left out.
+
+        References
+        ----------
+        .. [1] K. P. Burnham, D. R. Anderson, "Model Selection and Multimodel Inference", 2nd
+               edition, 2002, sections 2.2 and 6.4.1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
+        >>> x = np.linspace(0, 1, 1000)
+        >>> y = 2 * x + 1 + np.random.default_rng(0).normal(0, 0.1, x.size)
+        >>> def line(x, slope, start):
+        ...     return slope * x + start
+        >>> print(AdaptiveHybridStreamingOptimizer(line).fit(x, y).summary())
+        ... # doctest: +ELLIPSIS
+        line
+        <BLANKLINE>
+        parameter        value  standard error  relative error      95 % interval
+        slope      1.984217...          0.0107          0.54 %   1.963... to 2.005...
+        start      1.003088...         0.00617          0.62 %  0.99... to 1.01...
+        <BLANKLINE>
+        correlation   slope
+        start        -0.866
+        <BLANKLINE>
+        R2                  0.97...
+        chi-square          9.51...
+        reduced chi-square  0.0095...
+        AIC                 -4650...
+        BIC                 -4640...
+        degrees of freedom          998
+        <BLANKLINE>
+        success: Converged: ...
+        cost 4.7598...; 1,000 rows, 2 passes, ... s
+        """
+        return text(self, level)
+
+    def _repr_html_(self) -> str:
+        return html(self, 0.95)
+
 
 def as_result(
-    state: FitState, model: TracedModel, n_rows: int, elapsed: float, *, absolute_sigma: bool
+    state: FitState, problem: Problem, stream: Stream, past: Past, *, absolute_sigma: bool
 ) -> CurveFitResult:
     """Return the result of a fit that stopped, and warn of what it is worth."""
-    assert state.equations is not None
     if not state.status.is_converged:
         from .exceptions import ConvergenceWarning
 
@@ -101,27 +237,91 @@ def as_result(
             ConvergenceWarning,
             stacklevel=4,
         )
-    cov = covariance(state.equations, absolute_sigma=absolute_sigma)
-    if cov.undetermined.any():
-        names = ", ".join(np.array(model.param_names)[cov.undetermined])
+    result = _estimate(state.params, state.accepted, problem, absolute_sigma=absolute_sigma)
+    undetermined = ~np.isfinite(result.perr)
+    if undetermined.any():
+        names = ", ".join(np.array(result.param_names)[undetermined])
         warnings.warn(
             f"The data do not determine {names}: the covariance is infinite there.",
             OptimizeWarning,
             stacklevel=4,
         )
-    return CurveFitResult(
-        popt=state.params,
-        x=state.params,
-        pcov=cov.matrix,
-        perr=np.sqrt(np.diag(cov.matrix)),
-        cost=state.equations.cost,
+    result.update(
         success=state.status.is_converged,
         status=int(state.status),
         message=state.status.message,
         n_iter=state.n_iter,
         n_passes=state.n_passes,
-        n_rows=n_rows,
+        n_rows=stream.n_rows,
         history=list(state.history),
-        param_names=model.param_names,
-        elapsed=elapsed,
+        resumes=[
+            {"n_passes": n_passes, "chunk": chunk, "n_chunks": stream.n_chunks}
+            for n_passes, chunk in past.resumes
+        ],
+        elapsed=past.elapsed,
+    )
+    return result
+
+
+def as_result_of_batches(
+    params: np.ndarray,
+    equations: Equations,
+    problem: Problem,
+    *,
+    n_batches: int,
+    n_rows: int,
+    status: Status,
+) -> CurveFitResult:
+    """Return the result of batches that were seen once.
+
+    Parameters
+    ----------
+    params : ndarray of shape (n_params,)
+    equations : Equations
+        The quadratic that all batches left, at ``params``.
+    n_batches, n_rows : int
+        Batches and rows seen.
+    status : Status
+        How the fit of the last batch ended; RUNNING where that is not known.
+    """
+    message = f"{n_batches:,} {'batch' if n_batches == 1 else 'batches, each'} seen once."
+    if status is not Status.RUNNING and not status.is_converged:
+        message += f" The last one: {status.message}"
+    result = _estimate(params, equations, problem, absolute_sigma=False)
+    result.update(
+        success=status.is_converged,
+        status=int(status),
+        message=message,
+        n_iter=0,
+        n_passes=1,
+        n_rows=n_rows,
+        history=[],
+        resumes=[],
+        elapsed=np.nan,
+    )
+    return result
+
+
+def _estimate(
+    params: np.ndarray, equations: Equations, problem: Problem, *, absolute_sigma: bool
+) -> CurveFitResult:
+    """Return what the normal equations at the estimate tell of it."""
+    objective = problem.objective
+    matrix = covariance(equations, absolute_sigma=absolute_sigma).matrix
+    function = objective.model.function
+    return CurveFitResult(
+        popt=params,
+        x=params,
+        pcov=matrix,
+        perr=np.sqrt(np.diag(matrix)),
+        correlation=correlation(matrix),
+        cost=equations.cost,
+        **statistics(equations, objective.loss, absolute_sigma=absolute_sigma)._asdict(),
+        absolute_sigma=absolute_sigma,
+        bounds=tuple(problem.bounds),
+        loss=objective.loss,
+        f_scale=objective.f_scale,
+        param_names=objective.model.param_names,
+        model_name=getattr(function, "__name__", type(function).__name__),
+        formula=getattr(function, "formula", None),
     )

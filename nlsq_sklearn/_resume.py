@@ -1,5 +1,7 @@
 """A fit and its checkpoints: when to save, what a checkpoint is tied to, how to go on from it."""
 
+import functools
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,10 +12,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from ._engine.record import check_consistency, from_record, to_record
+from ._engine.record import check_consistency, count_from_record, from_record, to_record
 from ._engine.state import FitState, Status
 from ._fit import Observer, Problem, run
-from ._problem import check_rows_are_independent
+from ._format import digest_of
+from ._problem import check_rows_are_independent, guess_start
+from ._result import Past
 from ._saving import Saver
 from ._signals import SignalGuard
 from ._streams import Stream
@@ -29,6 +33,13 @@ from .exceptions import (
 
 # A checkpoint may hold anything: an error shall not show megabytes of it.
 _MOST_SHOWN = 500
+# Chunks one after the other with the same number of rows are a run; of more a digest is saved.
+_MOST_RUNS = 5
+# Digests say nothing to people.
+_KEYS = {
+    "model structure": "the model's formula, or a number in it, is another one",
+    "data content": "values of x, y or sigma are others, or their file was written again",
+}
 
 
 class Resume(Enum):
@@ -51,8 +62,7 @@ class Keeper:
         What the checkpoint is tied to: model, settings, data.
     n_chunks : int
         Chunks of a pass.
-    elapsed : float
-        Seconds that the fit took before it was interrupted.
+    past : Past
     """
 
     def __init__(
@@ -60,12 +70,13 @@ class Keeper:
         checkpoint: JSONCheckpoint,
         identity: Mapping[str, Any],
         n_chunks: int,
-        elapsed: float = 0.0,
+        past: Past,
     ) -> None:
         self._saver = Saver(checkpoint)
         self._identity = identity
         self._n_chunks = n_chunks
-        self._started_at = time.monotonic() - elapsed
+        self._started_at = time.monotonic() - past.elapsed
+        self._resumes = past.resumes
         self._unsaved: FitState | None = None
         self._untold: str | None = None
         self._signals = SignalGuard()
@@ -146,6 +157,7 @@ class Keeper:
             "chunk": [state.next_chunk, self._n_chunks],
             "elapsed_seconds": round(time.monotonic() - self._started_at, 3),
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "resumes": [list(place) for place in self._resumes],
             "versions": _versions(),
             "identity": self._identity,
             "state": record,
@@ -158,39 +170,44 @@ def run_resumable(
     checkpoint: JSONCheckpoint | None,
     resume: Resume = Resume.NEVER,
     observers: Sequence[Observer] = (),
-) -> tuple[FitState, float]:
-    """Run a fit that saves its state; return the last one, and the seconds of earlier runs.
+) -> tuple[FitState, Past]:
+    """Run a fit that saves its state; return the last one, and what went before this run.
 
     Raises
     ------
     CheckpointError
         If the directory can't be written to, or what must be resumed can't be.
     """
-    state, elapsed, keeper = None, 0.0, None
+    state, past, keeper = None, Past(), None
     if checkpoint is not None:
         checkpoint = at_fixed_place(checkpoint)
-        identity = identify(problem, stream)
+        identity = with_few_words(identify(problem, stream))
         if resume is not Resume.NEVER:
-            state, elapsed = _restore_if_needed(checkpoint, identity, stream.n_chunks, resume)
-        keeper = Keeper(checkpoint, identity, stream.n_chunks, elapsed)
+            state, past = _restore_if_needed(checkpoint, identity, stream.n_chunks, resume)
+        if state is not None and state.has_begun and not state.status.is_converged:
+            place = state.n_passes, state.next_chunk
+            past = past._replace(resumes=(*past.resumes, place))
+        keeper = Keeper(checkpoint, identity, stream.n_chunks, past)
+    if problem.lacks_start and (state is None or not state.has_begun):
+        problem = guess_start(problem, stream, state)
     if state is None:
         check_rows_are_independent(problem, stream)
     if keeper is None:
-        return run(problem, stream, observers, state), elapsed
+        return run(problem, stream, observers, state), past
     if state is not None and state.status.is_converged:
-        return state, elapsed
+        return state, past
     with keeper:
         keeper.begin(state or FitState.start(problem.starts))
         with keeper.interruptible():
             # The keeper first: what another observer's error interrupts is not lost.
             state = run(problem, stream, [keeper, *observers], state)
         keeper.finish(state)
-    return state, elapsed
+    return state, past
 
 
 def _restore_if_needed(
     checkpoint: JSONCheckpoint, identity: Mapping[str, Any], n_chunks: int, resume: Resume
-) -> tuple[FitState | None, float]:
+) -> tuple[FitState | None, Past]:
     """Return the state to go on from; None where there is none and none must be."""
     try:
         return restore(checkpoint, identity, n_chunks)
@@ -201,12 +218,14 @@ def _restore_if_needed(
         if resume is Resume.MUST:
             raise
         warn(f"{error} The fit starts afresh.", CheckpointWarning)
-    except NotADirectoryError as error:
+    except CheckpointDirectoryError:
+        raise
+    except OSError as error:
         raise CheckpointDirectoryError(
-            f"The checkpoint directory {checkpoint.directory} is not a directory: {error}. Give "
-            "another one."
+            f"The checkpoint directory {checkpoint.directory} can't be read: {error}. Give one "
+            "that can, or mend what prevents it."
         ) from error
-    return None, 0.0
+    return None, Past()
 
 
 def identify(problem: Problem, stream: Stream) -> dict[str, Any]:
@@ -221,6 +240,29 @@ def identify(problem: Problem, stream: Stream) -> dict[str, Any]:
     return identity
 
 
+def with_few_words(identity: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an identity in which the sizes of chunks are no list, which may be long.
+
+    Old checkpoints have the list.
+    """
+    settings = dict(identity["settings"])
+    sizes = settings.get("chunk_size")
+    if not isinstance(sizes, list):
+        return identity
+    return {**identity, "settings": {**settings, "chunk_size": _sizes_in_words(sizes)}}
+
+
+def _sizes_in_words(sizes: list[Any]) -> str:
+    """Return words for the sizes of chunks, which others don't have."""
+    if not all(type(size) is int for size in sizes):
+        raise TypeError("the sizes of its chunks are not whole numbers")
+    runs = [(size, len(list(run))) for size, run in itertools.groupby(sizes)]
+    words = ", ".join(f"{count} of {size} rows" for size, count in runs[:_MOST_RUNS])
+    if len(runs) <= _MOST_RUNS:
+        return f"{len(sizes)} chunks: {words}"
+    return f"{len(sizes)} chunks: {words}, ... (digest {digest_of({'sizes': sizes})[:32]})"
+
+
 def identify_model(problem: Problem) -> dict[str, Any]:
     """Return the part of an identity that does not depend on the data."""
     objective, tolerances = problem.objective, problem.tolerances
@@ -229,7 +271,7 @@ def identify_model(problem: Problem) -> dict[str, Any]:
         "model": {"parameters": list(model.param_names), "structure": model.fingerprint},
         "number of parameters": model.n_params,
         "settings": {
-            "p0": problem.starts[0].tolist(),
+            "p0": "auto" if problem.guess else problem.starts[0].tolist(),
             "n_starts": len(problem.starts),
             "seed": problem.seed,
             "is_warm": problem.is_warm,
@@ -246,8 +288,8 @@ def identify_model(problem: Problem) -> dict[str, Any]:
 
 def restore(
     checkpoint: JSONCheckpoint, identity: Mapping[str, Any], n_chunks: int
-) -> tuple[FitState, float]:
-    """Return the state of the newest checkpoint, and the seconds that the fit took until then.
+) -> tuple[FitState, Past]:
+    """Return the state of the newest checkpoint, and what the fit went through until then.
 
     Raises
     ------
@@ -260,12 +302,10 @@ def restore(
     """
     path, record = checkpoint.load_with_path()
     try:
-        saved_identity, saved_versions = dict(record["identity"]), dict(record["versions"])
+        saved_identity = with_few_words(dict(record["identity"]))
+        saved_versions = dict(record["versions"])
         require_compatible(saved_identity, identity, path)
-        saved = {**record["state"], "params": record["params"]}
-        state = from_record(saved, identity["number of parameters"], n_chunks)
-        check_consistency(state)
-        elapsed = float(record["elapsed_seconds"])
+        state, past = parse(record, identity["number of parameters"], n_chunks)
     except IncompatibleCheckpointError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -277,7 +317,24 @@ def restore(
     checkpoint.sweep()  # a fit that had ended saves nothing more
     if checkpoint.on_resume is not None:
         checkpoint.on_resume(path)
-    return state, elapsed
+    return state, past
+
+
+def parse(record: Mapping[str, Any], n_params: int, n_chunks: int) -> tuple[FitState, Past]:
+    """Return the state that a checkpoint holds, and what the fit went through until then.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, OverflowError
+        If it holds none, or none that can come from a fit.
+    """
+    saved = {**record["state"], "params": record["params"]}
+    state = from_record(saved, n_params, n_chunks)
+    check_consistency(state)
+    # Files from before 0.1.0 don't tell where they were resumed.
+    places = record.get("resumes", [])
+    resumes = tuple((count_from_record(n), count_from_record(chunk)) for n, chunk in places)
+    return state, Past(float(record["elapsed_seconds"]), resumes)
 
 
 def require_compatible(saved: Mapping[str, Any], current: Mapping[str, Any], path: str) -> None:
@@ -296,6 +353,8 @@ def _changes(saved: Any, current: Any, name: str) -> Iterator[str]:
         for key in sorted({*saved, *current}):
             inner = f"{name} {key}".strip()
             yield from _changes(saved.get(key), current.get(key), inner)
+    elif name in _KEYS and saved is not None and current is not None and saved != current:
+        yield f"{name} changed: {_KEYS[name]}"
     elif saved != current:
         yield f"{name} changed from {_shown(saved)} to {_shown(current)}"
 
@@ -305,6 +364,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
+@functools.cache  # they are read from files, which a save in need must not open
 def _versions() -> dict[str, str]:
     """Return the versions that the bits of a result depend on."""
     versions = {name: version(name) for name in ("jax", "jaxlib", "numpy")}

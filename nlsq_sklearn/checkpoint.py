@@ -1,5 +1,6 @@
 """Checkpoints: one JSON file a snapshot, written whole or not at all."""
 
+import errno
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from ._signals import SignalGuard
 from ._storage import Directory, absolute, below, check_path, open_directory
 from ._warnings import warn
 from .exceptions import (
+    CheckpointDirectoryError,
     CheckpointNotFoundError,
     CheckpointWarning,
     CorruptCheckpointError,
@@ -35,6 +37,8 @@ _logger = logging.getLogger("nlsq_sklearn")
 LATEST = "checkpoint_latest.json"
 _DATED = re.compile(r"checkpoint_(\d{8}_\d{6})(?:_(\d{6}))?\.json(\.gz)?", re.ASCII)
 _STAMP = "%Y%m%d_%H%M%S"
+# What is no regular file, but a link or a directory, holds nothing of ours.
+_NO_FILE = (errno.ELOOP, errno.EINVAL, errno.EISDIR)
 
 
 class CheckpointInfo(NamedTuple):
@@ -244,6 +248,9 @@ class JSONCheckpoint:
         ------
         CheckpointNotFoundError
             If there is no checkpoint.
+        CheckpointDirectoryError
+            If what is there can't be read, for a reason that may pass: no permission, a store
+            that is away, too many open files.
         CorruptCheckpointError
             If there are files, and none of them is whole.
         IncompatibleCheckpointError
@@ -262,7 +269,7 @@ class JSONCheckpoint:
             What was saved.
         """
         files = self._files
-        reader = _Reader(files)
+        reader = Reader(files)
         found = reader.newest()
         if found is None and not reader.has_seen_any:
             raise CheckpointNotFoundError(
@@ -272,6 +279,12 @@ class JSONCheckpoint:
         if found is None and not reader.failures:
             raise CheckpointNotFoundError(
                 f"Checkpoint not found in {files.location('')}: another writer has just removed it."
+            )
+        if found is None and reader.is_refused:
+            raise CheckpointDirectoryError(
+                f"The checkpoints in {files.location('')} can't be read: "
+                + "; ".join(reader.failures)
+                + ". They may be whole: mend what prevents it, and start again."
             )
         if found is None:
             raise CorruptCheckpointError(
@@ -299,7 +312,7 @@ class JSONCheckpoint:
         found = []
         for name in filter(_DATED.fullmatch, files.names()):
             try:
-                record = _read(files, name).record
+                record = read_snapshot(files, name).record
             except (OSError, ValueError) as error:
                 _logger.info("not a whole checkpoint: %s (%s)", files.location(name), error)
                 continue
@@ -319,13 +332,15 @@ class JSONCheckpoint:
                 _logger.warning("checkpoint not removed: %s (%s)", files.location(name), error)
 
 
-class _Reader:
+class Reader:
     """Looks for the newest whole record of a directory, and keeps what was wrong with others."""
 
     def __init__(self, files: Directory) -> None:
         self._files = files
         self.failures: list[str] = []
         self.has_seen_any = False
+        # Whether a file could not be read, whatever is in it.
+        self.is_refused = False
 
     def newest(self) -> tuple[str, dict[str, Any]] | None:
         """Return the path and the record, None if there is none."""
@@ -347,7 +362,7 @@ class _Reader:
     def _try(self, name: str) -> Snapshot | None:
         """Return the content of a file, None where it is damaged or gone."""
         try:
-            return _read(self._files, name)
+            return read_snapshot(self._files, name)
         except UnknownSchemaError as error:
             # Older files are no way out: the version that wrote this one has gone on since.
             raise IncompatibleCheckpointError(
@@ -357,11 +372,13 @@ class _Reader:
         except FileNotFoundError:  # pruned by another writer since the names were read
             return None
         except (OSError, ValueError) as error:
+            self.is_refused |= isinstance(error, OSError) and error.errno not in _NO_FILE
             self.failures.append(f"{self._files.location(name)}: {error}")
             return None
 
 
-def _read(files: Directory, name: str) -> Snapshot:
+def read_snapshot(files: Directory, name: str) -> Snapshot:
+    """Return the content of a checkpoint file; see `decode` for what it raises."""
     return decode(files.read(name, MAX_BYTES), is_compressed=name.endswith(".gz"))
 
 
@@ -379,6 +396,11 @@ def at_fixed_place(checkpoint: JSONCheckpoint) -> JSONCheckpoint:
 def as_checkpoint(value: Any) -> JSONCheckpoint | None:
     """Return a `JSONCheckpoint` for what a user gave: one, a path or None."""
     return value if value is None or isinstance(value, JSONCheckpoint) else JSONCheckpoint(value)
+
+
+def is_dated(name: str) -> bool:
+    """Return whether a file has the name of a dated checkpoint."""
+    return _DATED.fullmatch(name) is not None
 
 
 def _order(name: str) -> tuple[str, int]:
@@ -421,4 +443,6 @@ def _is_time(stamp: str) -> bool:
 
 
 def _next_second(stamp: str) -> str:
+    if stamp == "99991231_235959":
+        raise OSError(errno.ERANGE, "no name is later than that of a file there; remove it")
     return (datetime.strptime(stamp, _STAMP) + timedelta(seconds=1)).strftime(_STAMP)

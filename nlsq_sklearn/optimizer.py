@@ -1,28 +1,28 @@
 """`AdaptiveHybridStreamingOptimizer`: the face for scripts in the style of `curve_fit`."""
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from ._engine.model import parameter_names
+from ._engine.model import has_star
 from ._engine.remembered import traced
 from ._engine.state import FitState, Status
+from ._engine.trust_region import Tolerances
 from ._fit import Problem
 from ._problem import (
     as_bounds,
+    as_guess,
     as_objective,
     as_positive_int,
     as_start,
     as_tolerances,
     check_enough_rows,
     draw_starts,
+    names_of,
 )
 from ._progress import ProgressBar
-from ._result import CurveFitResult, as_result
+from ._result import CurveFitResult, Past, as_result
 from ._resume import Resume, run_resumable
 from ._streams import Stream, open_stream
 from .checkpoint import JSONCheckpoint
@@ -104,7 +104,8 @@ class AdaptiveHybridStreamingOptimizer:
                 max_checkpoints=max_checkpoints,
                 compression=checkpoint_compression,
             )
-        _ = self._param_names(None)
+        if n_params is not None or not has_star(model):  # else p0 tells how many there are
+            _ = names_of(model, None, n_params)
 
     def fit(
         self,
@@ -112,7 +113,7 @@ class AdaptiveHybridStreamingOptimizer:
         y: Any,
         p0: Any = None,
         *,
-        bounds: Any = (-np.inf, np.inf),
+        bounds: Any = None,
         sigma: Any = None,
         absolute_sigma: bool = False,
         loss: str = "linear",
@@ -133,10 +134,13 @@ class AdaptiveHybridStreamingOptimizer:
             The predictors; NumPy arrays and memory maps are read chunk by chunk.
         y : array-like of shape (n_rows,)
             The data.
-        p0 : array-like of shape (n_params,) or None, default=None
-            Where the parameters start; with None at 1, or between their bounds.
-        bounds : 2-tuple of array-like or `scipy.optimize.Bounds`, default=(-inf, inf)
-            Lower and upper bounds, each a number or one for each parameter.
+        p0 : array-like of shape (n_params,), "auto" or None, default=None
+            Where the parameters start; with None at 1, or between their bounds. With "auto" the
+            model guesses from the data, in a pass of their own; those of `nlsq_sklearn.models`
+            can, and see there for one's own.
+        bounds : 2-tuple of array-like, `scipy.optimize.Bounds` or None, default=None
+            Lower and upper bounds, each a number or one for each parameter; with None the
+            model's own, where it has some.
         sigma : float, array-like of shape (n_rows,) or None, default=None
             Standard deviation of each row.
         absolute_sigma : bool, default=False
@@ -209,34 +213,58 @@ class AdaptiveHybridStreamingOptimizer:
         """
         started_at = time.monotonic()
         stream = open_stream(x, y, sigma, chunk_size=self._chunk_size)
-        names = self._param_names(p0)
+        return self._fit_stream(
+            stream,
+            p0,
+            started_at,
+            bounds=bounds,
+            absolute_sigma=absolute_sigma,
+            loss=loss,
+            f_scale=f_scale,
+            n_starts=n_starts,
+            tolerances=as_tolerances(ftol, xtol, gtol, max_iter),
+            resume=resume,
+            show_progress=show_progress,
+        )
+
+    def _fit_stream(
+        self,
+        stream: Stream,
+        p0: Any,
+        started_at: float,
+        *,
+        bounds: Any,
+        absolute_sigma: bool,
+        loss: str,
+        f_scale: float,
+        n_starts: int,
+        tolerances: Tolerances,
+        resume: bool,
+        show_progress: bool,
+    ) -> CurveFitResult:
+        """Fit rows wherever they come from; see `fit`."""
+        names = names_of(self._model, p0, self._n_params)
         check_enough_rows(stream, names)
         model = traced(self._model, names, stream.n_features)
-        limits = as_bounds(bounds, len(names))
+        limits = as_bounds(bounds, len(names), self._model)
         start = as_start(p0, limits, names)
         problem = Problem(
             as_objective(model, loss, f_scale),
             limits,
-            as_tolerances(ftol, xtol, gtol, max_iter),
+            tolerances,
             draw_starts(start, limits, as_positive_int(n_starts, "n_starts"), names),
+            guess=as_guess(p0, model, limits),
         )
-        state, elapsed = self._run(problem, stream, resume=resume, show_progress=show_progress)
+        state, past = self._run(problem, stream, resume=resume, show_progress=show_progress)
         if state.status is Status.NOT_FINITE:
-            raise ValueError(stream.explain_not_finite(problem.objective, problem.starts[0]))
-        elapsed += time.monotonic() - started_at
-        return as_result(state, model, stream.n_rows, elapsed, absolute_sigma=absolute_sigma)
-
-    def _param_names(self, p0: Any) -> tuple[str, ...]:
-        n_params = self._n_params
-        if n_params is None and p0 is not None:
-            with contextlib.suppress(TypeError):  # no sequence: said when it is checked
-                n_params = None if _has_named_params(self._model) else len(p0)
-        return parameter_names(self._model, n_params)
+            raise ValueError(stream.explain_not_finite(problem.objective, state.start_point))
+        past = past._replace(elapsed=past.elapsed + time.monotonic() - started_at)
+        return as_result(state, problem, stream, past, absolute_sigma=absolute_sigma)
 
     def _run(
         self, problem: Problem, stream: Stream, *, resume: bool, show_progress: bool
-    ) -> tuple[FitState, float]:
-        """Run the fit; return its last state, and the seconds it took before it was resumed."""
+    ) -> tuple[FitState, Past]:
+        """Run the fit; return its last state, and what went before it was resumed."""
         if resume and self._checkpoint is None:
             raise ValueError("resume=True needs a checkpoint_dir to resume from.")
         how = Resume.MUST if resume else Resume.NEVER
@@ -244,12 +272,3 @@ class AdaptiveHybridStreamingOptimizer:
             return run_resumable(problem, stream, self._checkpoint, how)
         with ProgressBar(stream.n_rows, stream.n_chunks) as bar:
             return run_resumable(problem, stream, self._checkpoint, how, [bar])
-
-
-def _has_named_params(model: Callable[..., Any]) -> bool:
-    """Return whether the signature alone tells the number of parameters."""
-    try:
-        parameter_names(model, None)
-    except ValueError:
-        return False
-    return True

@@ -24,22 +24,25 @@ from ._batches import BatchState, load_batches, save_batches, update_batch
 from ._callbacks import CallbackBridge
 from ._engine.covariance import covariance
 from ._engine.loss import LOSS_NAMES
-from ._engine.model import TracedModel, parameter_names
+from ._engine.model import TracedModel
 from ._engine.remembered import traced
 from ._engine.state import FitState, Status
 from ._fit import Problem
 from ._problem import (
     as_bounds,
+    as_guess,
     as_objective,
     as_start,
     as_tolerances,
     draw_starts,
+    names_of,
 )
-from ._result import as_result
+from ._result import CurveFitResult, Past, as_result, as_result_of_batches
 from ._resume import Resume, identify, run_resumable
 from ._saving import Saver
 from ._signals import SignalGuard
 from ._streams import Stream, is_dask, open_stream, predict_rows, score_rows
+from ._summary import Summarised
 from .checkpoint import JSONCheckpoint, as_checkpoint, folder_of
 
 
@@ -49,7 +52,7 @@ def affine(x: Any, intercept: Any, *slopes: Any) -> Any:
     return intercept + sum(slope * column for slope, column in zip(slopes, columns, strict=True))
 
 
-class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
+class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """Fits a curve ``y = f(x, *params)`` to more rows than memory holds, as a regressor.
 
     Parameters
@@ -58,10 +61,13 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         ``model(x, *params)``, written with `jax.numpy`. ``x`` has the shape (n_samples,) with one
         feature, else (n_features, n_samples). Each row stands for itself. None is the affine
         curve, ``intercept + slopes @ x``.
-    p0 : array-like of shape (n_params,) or None, default=None
-        Where the parameters start; with None at 1, or between their bounds.
+    p0 : array-like of shape (n_params,), "auto" or None, default=None
+        Where the parameters start; with None at 1, or between their bounds. With "auto" the model
+        guesses from the data, in a pass of their own, or from the first batches of `partial_fit`;
+        those of `nlsq_sklearn.models` can, and see there for one's own.
     bounds : 2-tuple of array-like, `scipy.optimize.Bounds` or None, default=None
-        Lower and upper bounds, each a number or one for each parameter.
+        Lower and upper bounds, each a number or one for each parameter; with None the model's
+        own, where it has some.
     loss : {"linear", "huber", "soft_l1", "cauchy", "arctan"}, default="linear"
         As in `scipy.optimize.least_squares`.
     f_scale : float, default=1.0
@@ -111,7 +117,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
     n_batches_seen_ : int
         Batches that it knows of; a `fit` counts as one.
     result_ : CurveFitResult
-        All of that; prints as a table.
+        All of that, of the last `fit`; prints as a table. See also `summary`.
     n_features_in_ : int
         Features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -134,7 +140,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "model": [callable, None],
-        "p0": ["array-like", None],
+        "p0": ["array-like", StrOptions({"auto"}), None],
         "bounds": [tuple, list, HasMethods(["residual"]), None],
         "loss": [StrOptions(set(LOSS_NAMES))],
         "f_scale": [Interval(Real, 0, None, closed="neither")],
@@ -236,7 +242,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         if checkpoint is not None:
             checkpoint = folder_of(checkpoint, identify(problem, stream))
         bridge = CallbackBridge(self, root, stream.n_chunks, data, _attributes)
-        state, elapsed = run_resumable(
+        state, past = run_resumable(
             problem,
             stream,
             checkpoint,
@@ -244,11 +250,11 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             [bridge] if hasattr(self, "_skl_callbacks") else [],
         )
         if state.status is Status.NOT_FINITE:
-            raise ValueError(stream.explain_not_finite(problem.objective, problem.starts[0]))
+            raise ValueError(stream.explain_not_finite(problem.objective, state.start_point))
         if state.accepted.n_rows == 0:
             raise ValueError("All sample weights are zero: no row counts, there is nothing to fit.")
-        elapsed += time.monotonic() - started_at
-        self._store(state, problem.objective.model, stream.n_rows, elapsed)
+        past = past._replace(elapsed=past.elapsed + time.monotonic() - started_at)
+        self._store(state, problem, stream, past)
         root.call_on_fit_task_end(
             estimator=self, reconstruction_attributes=lambda: _attributes(state), **data
         )
@@ -341,6 +347,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
     def _store_batch(self, state: BatchState, fitted: FitState, problem: Problem) -> None:
         """Set the fitted attributes after a batch."""
         self._batch_state, self._is_batch_saved = state, False
+        self._batch_status = fitted.status
         self.popt_, self.cost_ = state.params, state.equations.cost
         self.pcov_ = covariance(state.equations, absolute_sigma=False).matrix
         self.perr_ = np.sqrt(np.diag(self.pcov_))
@@ -466,9 +473,16 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         float
             1 for a perfect fit, 0 for one as good as the mean.
         """
+        model, stream = self._fitted_stream(X, y, sample_weight)
+        return score_rows(model, stream, self.popt_)
+
+    def _fitted_stream(
+        self, X: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[TracedModel, Stream]:
+        """Return the model that was fitted, and the stream of data to compare it with."""
         check_is_fitted(self)
         stream = self._open(X, y, sample_weight, reset=False)
-        return score_rows(self._traced_model(), stream, self.popt_)
+        return self._traced_model(), stream
 
     def _open(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Stream:
         """Return the stream of checked data."""
@@ -506,8 +520,7 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
         if self.model is None:
             names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(n_features)])
             return traced(affine, ("intercept", *names), n_features)
-        n_params = None if self.p0 is None else np.size(self.p0)
-        return traced(self.model, parameter_names(self.model, n_params), n_features)
+        return traced(self.model, names_of(self.model, self.p0), n_features)
 
     def _start_of_fit(self) -> Any:
         """Return the parameters of the last fit, if this one shall start there."""
@@ -515,8 +528,9 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
 
     def _problem(self, model: TracedModel, warm: Any) -> Problem:
         names = model.param_names
-        limits = as_bounds((-np.inf, np.inf) if self.bounds is None else self.bounds, len(names))
-        start = as_start(self.p0 if warm is None else warm, limits, names)
+        limits = as_bounds(self.bounds, len(names), self.model)
+        p0 = self.p0 if warm is None else warm
+        start = as_start(p0, limits, names)
         seed = None
         if self.random_state is not None:
             seed = int(check_random_state(self.random_state).randint(2**31))
@@ -528,20 +542,38 @@ class StreamingCurveFitRegressor(CallbackSupportMixin, RegressorMixin, BaseEstim
             starts,
             is_warm=warm is not None,
             seed=seed,
+            guess=as_guess(p0, model, limits),
         )
 
-    def _store(self, state: FitState, model: TracedModel, n_rows: int, elapsed: float) -> None:
+    def _store(self, state: FitState, problem: Problem, stream: Stream, past: Past) -> None:
         """Set the fitted attributes."""
-        result = as_result(state, model, n_rows, elapsed, absolute_sigma=False)
+        result = as_result(state, problem, stream, past, absolute_sigma=False)
         self.result_ = result
         self.popt_, self.pcov_, self.perr_ = result.popt, result.pcov, result.perr
         self.param_names_, self.cost_ = result.param_names, result.cost
         self.n_iter_, self.n_passes_ = result.n_iter, result.n_passes
         self.converged_, self.history_ = result.success, result.history
-        self.n_samples_seen_, self.n_batches_seen_ = n_rows, 1
+        self.n_samples_seen_, self.n_batches_seen_ = result.n_rows, 1
         # What batches to come add to.
-        self._batch_state = BatchState(state.params, state.accepted, 1, n_rows)
-        self._is_batch_saved = True
+        self._batch_state = BatchState(state.params, state.accepted, 1, result.n_rows)
+        self._is_batch_saved, self._batch_status = True, None
+
+    _batch_status: Status | None = None
+
+    def _latest_result(self) -> CurveFitResult:
+        check_is_fitted(self)
+        if self._batch_status is None:
+            return self.result_
+        problem = self._problem(self._traced_model(), None)
+        state = self._batch_state
+        return as_result_of_batches(
+            state.params,
+            state.equations,
+            problem,
+            n_batches=state.n_batches,
+            n_rows=state.n_samples,
+            status=self._batch_status,
+        )
 
 
 def _attributes(state: FitState) -> dict[str, Any]:

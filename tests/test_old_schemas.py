@@ -1,13 +1,14 @@
 """Files that old versions wrote are loaded with the numbers that they had."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nlsq_sklearn import JSONCheckpoint, _batches, _resume
+from nlsq_sklearn import IncompatibleCheckpointError, JSONCheckpoint, _batches, _resume
 from tests.data.make_schema_1 import P0, data, optimizer, regressor
 
 SCHEMA_1 = Path(__file__).parent / "data" / "schema_1"
@@ -69,3 +70,43 @@ def test_a_stream_of_schema_1_goes_on(directory, monkeypatch):
     x, y = data()
     stream.partial_fit(x[stream.n_samples_seen_ :, None], y[stream.n_samples_seen_ :])
     np.testing.assert_allclose(stream.popt_, ANSWER, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([100] * 10, "10 chunks: 10 of 100 rows"),
+        ([100] * 9 + [0, 50, 50], "12 chunks: 9 of 100 rows, 1 of 0 rows, 2 of 50 rows"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The checkpoint was saved by other versions")
+@pytest.mark.parametrize("directory", ["mid_pass"], indirect=True)
+def test_the_list_of_the_sizes_of_chunks_is_taken_as_what_stands_for_it_now(
+    directory, sizes, words
+):
+    record = JSONCheckpoint(directory).load()
+    record["identity"]["settings"]["chunk_size"] = sizes
+    JSONCheckpoint(directory).save(record)
+    now = {**record["identity"]["settings"], "chunk_size": words}
+    state, _ = _resume.restore(
+        JSONCheckpoint(directory), {**record["identity"], "settings": now}, n_chunks=10
+    )
+    assert state.next_chunk == 4
+    other = {**now, "chunk_size": words.replace("100", "101")}
+    with pytest.raises(IncompatibleCheckpointError, match=f"from '{words}' to '.*101 rows"):
+        _resume.restore(
+            JSONCheckpoint(directory), {**record["identity"], "settings": other}, n_chunks=10
+        )
+
+
+def test_the_sizes_of_many_chunks_are_told_by_a_digest_that_others_do_not_have():
+    def identity(sizes):
+        return _resume.with_few_words({"settings": {"chunk_size": sizes}})["settings"]["chunk_size"]
+
+    sizes = [10, 11, 12, 13, 14] * 20_000
+    assert re.fullmatch(
+        r"100000 chunks: 1 of 10 rows, 1 of 11 rows, .*\(digest [0-9a-f]{64}\)", identity(sizes)
+    )
+    assert len(identity(sizes)) < 300
+    assert identity(sizes) == identity(list(sizes))
+    assert identity(sizes) != identity([*sizes[:-2], 14, 13])

@@ -8,12 +8,13 @@ import sys
 import termios
 import threading
 import time
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
+from nlsq_sklearn import AdaptiveHybridStreamingOptimizer, _progress
 from nlsq_sklearn._streams import ArrayStream, arrays
 
 N_CHUNKS = 10
@@ -107,6 +108,7 @@ def test_the_bar_shows_pass_percent_and_cost(terminal, monkeypatch):
     _read_slowly(monkeypatch, 0.05)
     result = _fit(terminal)
     frames = _frames(terminal.close())
+    assert frames[0].startswith("preparing (warm-up on a sample)")
     shown = [re.search(r"^pass (\d+) .*?(\d+) % .*cost (\S+)", frame) for frame in frames]
     shown = [(int(m[1]), int(m[2]), m[3]) for m in shown if m]
     assert {number for number, _, _ in shown} >= set(range(1, result.n_passes + 1))
@@ -158,6 +160,57 @@ def test_the_bar_of_a_resumed_fit_goes_on_where_the_checkpoint_is(terminal, monk
     number, percent = re.search(r"^pass (\d+) .*?(\d+) %", frames[0]).groups()
     assert int(number) == 2
     assert int(percent) >= 50
+
+
+def test_the_speed_counts_no_rows_of_before_the_resume(terminal, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        _read_slowly(patch, 0.0, fail_at=6)  # in the first pass
+        with pytest.raises(KeyboardInterrupt):
+            _fit(checkpoint_dir=tmp_path)
+    _read_slowly(monkeypatch, 0.16)
+    _fit(terminal, tmp_path, resume=True)
+    frames = [frame for frame in _frames(terminal.close()) if frame.startswith("pass 1 ")]
+    rates = [float(m[1]) for frame in frames if (m := re.search(r"([\d.]+) k rows/s", frame))]
+    chunk_rows = X.size / N_CHUNKS
+    assert rates, "after half a second a rate is told"
+    assert max(rates) < 1e-3 * chunk_rows / 0.16
+
+
+def test_rows_per_second_and_the_time_left_belong_to_the_percentage(terminal, monkeypatch):
+    _read_slowly(monkeypatch, 0.12)
+    _fit(terminal)
+    frames = _frames(terminal.close())
+    told = [re.search(r"(\d+) % ([\d.]+) k rows/s (\d+):(\d\d) left", f) for f in frames]
+    told = [tuple(map(float, match.groups())) for match in told if match]
+    assert told
+    for percent, rate, minutes, seconds in told:
+        left = (1 - percent / 100) * X.size / (1000 * rate)
+        assert abs(60 * minutes + seconds - left) <= 0.6
+    assert any(re.search(r" 100 % [\d.]+ k rows/s 0:01 cost", frame) for frame in frames)
+
+
+def test_a_look_between_two_bursts_of_chunks_does_not_slow_the_rate(monkeypatch):
+    """Dask's chunks come some dozens at once, with a pause before."""
+    clock = itertools.chain([0.0] * 4, [10.0] * 4, itertools.repeat(17.0))
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    bar = _progress.ProgressBar(1000, 100)
+    shown = []
+    bar._bar = SimpleNamespace(update=lambda task, **fields: shown.append(fields["numbers"]))
+    states = [SimpleNamespace(next_chunk=n, n_passes=0, equations=None) for n in range(1, 9)]
+    for state in states:
+        bar.on_chunk(state)
+    for _ in range(3):
+        bar._look()
+    assert {*shown} == {"  8 %  7 rows/s  2:11 left  cost -"}
+
+
+def test_a_finished_fit_that_is_restored_leaves_nothing_on_the_screen(terminal, tmp_path):
+    _fit(checkpoint_dir=tmp_path)
+    _fit(terminal, tmp_path, resume=True)
+    written = terminal.close()
+    assert written.count("\x1b[2K") >= 1, "the line is cleared"
+    assert written.endswith("\x1b[2K") or written.rindex("\x1b[2K") > written.rindex("preparing")
+    assert "pass" not in written
 
 
 def test_without_a_terminal_nothing_is_written(capfd):

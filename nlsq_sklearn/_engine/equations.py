@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .spread import NO_SPREAD, Spread
+
 
 @cache
 def _places(n_params: int) -> np.ndarray:
@@ -35,6 +37,8 @@ class Equations(NamedTuple):
         ``1/2 sum w (model / sigma)^2``: how large the numbers are whose rounding the cost carries.
     n_rows : float
         Rows summed so far; a fraction of them where older ones are forgotten.
+    spread : Spread or None
+        How y scatters about its mean in these rows; None where that was not looked at.
     """
 
     gram: np.ndarray
@@ -42,14 +46,17 @@ class Equations(NamedTuple):
     cost: float
     model_norm: float
     n_rows: float
+    spread: Spread | None = None
 
     @classmethod
     def zero(cls, n_params: int) -> "Equations":
         """Return the equations of no rows at all."""
-        return cls(np.zeros((n_params, n_params)), np.zeros(n_params), 0.0, 0.0, 0)
+        return cls(np.zeros((n_params, n_params)), np.zeros(n_params), 0.0, 0.0, 0, NO_SPREAD)
 
     @classmethod
-    def from_packed(cls, packed: np.ndarray, n_params: int, n_rows: float) -> "Equations":
+    def from_packed(
+        cls, packed: np.ndarray, n_params: int, n_rows: float, spread: Spread | None = None
+    ) -> "Equations":
         """Unpack what the kernel returns: cost, model norm, gradient, upper triangle by rows."""
         return cls(
             packed[_places(n_params)],
@@ -57,17 +64,22 @@ class Equations(NamedTuple):
             float(packed[0]),
             float(packed[1]),
             n_rows,
+            spread,
         )
 
     def __add__(self, other: "Equations") -> "Equations":  # type: ignore[override]
         """Return the equations of both sets of rows; not finite where the sums overflow."""
+        spread = None
         with np.errstate(over="ignore", invalid="ignore"):
+            if self.spread is not None and other.spread is not None:
+                spread = self.spread + other.spread
             return Equations(
                 self.gram + other.gram,
                 self.gradient + other.gradient,
                 self.cost + other.cost,
                 self.model_norm + other.model_norm,
                 self.n_rows + other.n_rows,
+                spread,
             )
 
     @property

@@ -21,6 +21,7 @@ from .equations import Equations
 from .loss import ROBUST_LOSSES
 from .model import TracedModel
 from .operands import SLACK, Operand, operand
+from .spread import Spread
 
 BLOCK_ROWS = 4096
 """Rows in a block: (n_params + 1) x 32 KB of columns, which a core's second-level cache holds."""
@@ -48,6 +49,8 @@ class Chunk(NamedTuple):
         The rows that are not padding.
     operands : tuple of Operand or None
         The four arrays as the programs take them, where they are kept for several calls.
+    spread : Spread or None
+        How y scatters about its mean, where that is known.
     """
 
     x: Any
@@ -56,6 +59,7 @@ class Chunk(NamedTuple):
     weight: Any
     n_rows: int
     operands: tuple[Operand | None, ...] | None = None
+    spread: Spread | None = None
 
     @property
     def n_counted(self) -> int:
@@ -151,7 +155,7 @@ def evaluate(objective: Objective, chunk: Chunk, params: np.ndarray) -> Equation
         Not finite where the model or its derivatives are not.
     """
     packed = _run(objective, chunk, params, None)
-    return Equations.from_packed(packed, params.size, chunk.n_counted)
+    return Equations.from_packed(packed, params.size, chunk.n_counted, chunk.spread)
 
 
 def evaluate_many(objective: Objective, chunk: Chunk, points: np.ndarray) -> list[Equations]:
@@ -159,7 +163,8 @@ def evaluate_many(objective: Objective, chunk: Chunk, points: np.ndarray) -> lis
     if len(points) == 1:
         return [evaluate(objective, chunk, points[0])]
     packed = _run(objective, chunk, points, len(points))
-    return [Equations.from_packed(row, points.shape[1], chunk.n_counted) for row in packed]
+    rest = points.shape[1], chunk.n_counted, chunk.spread
+    return [Equations.from_packed(row, *rest) for row in packed]
 
 
 def _run(
@@ -258,7 +263,8 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
                     return None
                 return lax.dynamic_slice_in_dim(array, start + first, block_rows, axis=-1)
 
-            rows = Chunk(*map(block, (x, y, sigma, weight), starts), block_rows)
+            columns = [block(*pair) for pair in zip((x, y, sigma, weight), starts, strict=True)]
+            rows = Chunk(columns[0], columns[1], columns[2], columns[3], block_rows)
             counts = first + jnp.arange(block_rows) < n_rows
             if rows.weight is not None:
                 counts &= rows.weight > 0

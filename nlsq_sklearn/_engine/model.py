@@ -10,11 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .advice import advise
+
 Model = Callable[..., Any]
 
 # The number of rows a model is traced with: unlikely as a number of parameters or predictors, so
 # that a model that returns one value a parameter is not taken for one that returns one a row.
 _TRACE_ROWS = 13
+
+
+# A model whose only parameter has one of these names takes its parameters first.
+_NAMES_OF_X = {"x", "xdata", "x_data", "xs"}
 
 
 class TracedModel(NamedTuple):
@@ -60,16 +66,27 @@ def parameter_names(model: Model, n_params: int | None) -> tuple[str, ...]:
     ValueError
         If the signature doesn't tell the number of parameters, or tells another one.
     """
+    if inspect.isclass(model):
+        raise TypeError(
+            f"model must be a function model(x, *params), got the class {model.__name__}. Give an "
+            f"instance that can be called, {model.__name__}(...), or one of its methods."
+        )
     if not callable(model):
         raise TypeError(
             f"model must be a function model(x, *params), got {type(model).__name__}: {model!r}."
         )
     positional, is_open = _positional_parameters(model)
+    if len(positional) == 2 and positional[1].lower() in _NAMES_OF_X and not is_open:
+        raise ValueError(
+            f"The arguments of the model are ({', '.join(positional)}). x comes first, then each "
+            "parameter by itself: write it as model(x, a, b, c), or wrap one that takes a vector "
+            f"of them, lambda x, *params: model(params, x), and give p0."
+        )
     if is_open:
         if n_params is None:
             raise ValueError(
                 "The number of parameters can't be read from the model's signature, which has "
-                "*args. Give n_params, or p0."
+                "*args. Give n_params, or p0: one start for each."
             )
         if n_params < 1:
             raise ValueError(f"A model needs at least one parameter to fit, got {n_params}.")
@@ -89,6 +106,11 @@ def parameter_names(model: Model, n_params: int | None) -> tuple[str, ...]:
             "The model takes no parameter to fit: it must be a function model(x, *params)."
         )
     return names
+
+
+def has_star(model: Model) -> bool:
+    """Return whether the signature of a function leaves the number of parameters open."""
+    return callable(model) and _positional_parameters(model)[1]
 
 
 def _positional_parameters(model: Model) -> tuple[tuple[str, ...], bool]:
@@ -163,39 +185,42 @@ def _shape_of_value(model: Model, x: Any, params: list[Any]) -> Any:
     try:
         # JAX keeps traces for as long as the function lives: a new one, so that they go.
         return jax.eval_shape(lambda x, *q: model(x, *q), x, *params)
-    except (
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerBoolConversionError,
-        jax.errors.TracerIntegerConversionError,
-        jax.errors.ConcretizationTypeError,
-        jax.errors.NonConcreteBooleanIndexError,
-    ) as error:
-        raise TypeError(
-            f"The model {_name(model)} can't be traced by JAX: {_first_line(error)} "
-            "Use jax.numpy in the model where it uses numpy, scipy or math (jnp.exp for np.exp), "
-            "and jnp.where for if."
-        ) from error
-    except TypeError as error:
-        raise TypeError(
-            f"The model {_name(model)} could not be called with x of shape {x.shape} and "
-            f"{len(params)} parameters: {_first_line(error)} "
-            "If the model uses numpy, scipy or math functions, use those of jax.numpy."
-        ) from error
+    except Exception as error:
+        n_features = 1 if len(x.shape) == 1 else x.shape[0]
+        advice = advise(error, len(params), n_features)
+        if advice is not None:
+            raise TypeError(
+                f"The model {_name(model)} can't be traced by JAX. {advice} "
+                f"(What it raised: {_first_line(error)})"
+            ) from error
+        if isinstance(error, TypeError):
+            raise TypeError(
+                f"The model {_name(model)} could not be called with x of shape {x.shape} and "
+                f"{len(params)} parameters, as it was with {_TRACE_ROWS} rows to try it: "
+                f"{_first_line(error)}"
+            ) from error
+        raise  # the user's own error keeps its words
 
 
 def _check_value(value: Any, shape: tuple[int, ...]) -> None:
     """Refuse a model whose value is not one real number for each row (or one for all rows)."""
     rows = shape[-1]
     if not isinstance(value, jax.ShapeDtypeStruct):
+        hint = " It has no return." if value is None else ""
         raise ValueError(
             f"The model must return one array, got {type(value).__name__}: return the curve's "
-            "value for each row of x."
+            f"value for each row of x.{hint}"
         )
     if value.shape not in ((rows,), ()):
+        hint = ""
+        if len(shape) > 1:
+            hint = (
+                " With several predictors x has the shape (n_features, n_rows), so that "
+                "`x1, x2 = x` works in the model."
+            )
         raise ValueError(
-            f"The model returns an array of shape {value.shape} for x of shape {shape}; expected "
-            f"({rows},), one value for each row. With several predictors x has the shape "
-            "(n_features, n_rows), so that `x1, x2 = x` works in the model."
+            f"The model returns an array of shape {value.shape} for x of shape {shape}, {rows} "
+            f"rows to try it; expected ({rows},), one value for each row.{hint}"
         )
     if not jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(
         value.dtype, jnp.integer

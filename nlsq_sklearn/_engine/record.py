@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .equations import Equations
+from .spread import Spread
 from .state import FitState, Status
 from .subproblem import Step
 
@@ -21,6 +22,9 @@ _HISTORY_KEYS = (
     "gain_ratio",
     "radius",
 )
+
+# No root of a sum of squares is smaller, but 0, which is no scale.
+_LEAST_SCALE = 1e-162
 
 
 def to_record(state: FitState) -> dict[str, Any]:
@@ -83,13 +87,37 @@ def check_consistency(state: FitState) -> None:
     Raises
     ------
     ValueError
-        If it has passes without equations, a step from nowhere, or an end before a beginning.
+        If it has passes without equations, a step from nowhere, or an end before a beginning; or
+        if its equations are those of no rows, on which a fit could break or turn for ever.
     """
     has_equations = state.equations is not None
     if has_equations != (state.n_passes > 0) or (state.step is not None and not has_equations):
         raise ValueError("its equations don't belong to its passes")
     if not has_equations and state.status not in (Status.RUNNING, Status.NOT_FINITE):
         raise ValueError("it is finished and has no equations")
+    if state.equations is not None:
+        check_quadratic(state.equations)
+        if not (np.isfinite(state.scale) & (state.scale > _LEAST_SCALE)).all():
+            raise ValueError("its scale is not that of sums of squares")
+        if not (state.radius > 0 and (state.step is None or state.step.length > 0)):
+            raise ValueError("its radius or the length of its step is not positive")
+    for equations in state.partial:
+        if equations.is_finite:  # the model may overflow at a point that is tried
+            check_quadratic(equations)
+
+
+def check_quadratic(equations: Equations) -> None:
+    """Raise if these can't be the sums of squares and products of any rows."""
+    if not equations.is_finite:
+        raise ValueError("it is not finite")
+    diagonal = np.diag(equations.gram)
+    if equations.cost < 0 or equations.model_norm < 0 or (diagonal < 0).any():
+        raise ValueError("a sum of squares is negative")
+    # The inequality of Cauchy and Schwarz, up to rounding, and to squares that count as 0.
+    lost = min(equations.n_rows, 1e18) * np.finfo(float).tiny
+    norms = np.sqrt(diagonal + lost)
+    if (np.abs(equations.gram) > 1.001 * np.outer(norms, norms)).any():
+        raise ValueError("a sum of products is larger than the sums of squares allow")
 
 
 def _from_float(value: float) -> float | str:
@@ -170,13 +198,14 @@ def array_from_record(values: Any, size: int | None = None) -> np.ndarray:
 
 def equations_to_record(equations: Equations) -> dict[str, Any]:
     """Return equations as a record, their Gram matrix by its upper triangle."""
-    upper = np.triu_indices(equations.gradient.size)
+    upper, spread = np.triu_indices(equations.gradient.size), equations.spread
     return {
         "gram": _from_array(equations.gram[upper]),
         "gradient": _from_array(equations.gradient),
         "cost": _from_float(equations.cost),
         "model_norm": _from_float(equations.model_norm),
         "n_rows": equations.n_rows,
+        "spread": None if spread is None else [_from_float(value) for value in spread],
     }
 
 
@@ -189,7 +218,10 @@ def equations_from_record(record: Mapping[str, Any], n_params: int) -> Equations
             array_from_record(record["gram"], n_params * (n_params + 1) // 2),
         ]
     )
-    return Equations.from_packed(packed, n_params, _to_rows(record["n_rows"]))
+    spread = None
+    if record["spread"] is not None:
+        spread = Spread(*array_from_record(record["spread"], len(Spread._fields)).tolist())
+    return Equations.from_packed(packed, n_params, _to_rows(record["n_rows"]), spread)
 
 
 def _to_equations(record: Any, n_params: int) -> Equations | None:

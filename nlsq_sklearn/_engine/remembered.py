@@ -19,13 +19,18 @@ from .model import Model, TracedModel, trace_model
 
 _MOST_TRACES = 128
 _MOST_BYTES = 65_536  # of an array that is compared by value at each fit
+# What a model may know of itself; a trace does not depend on it, unless the code names it.
+_OWN_ATTRIBUTES = {"bounds", "guess", "formula"}
 # By these a function reaches what its code does not name.
 _REACHING_FAR = {"eval", "exec", "globals", "open", "vars", "__import__"}
+_REACHING_FAR |= {"getattr", "attrgetter", "__dict__", "__getattribute__"}
 # Libraries whose functions and constants nobody changes while a program runs.
 _LIBRARIES = {"jax", "jaxlib", "math", "numpy", "scipy", "functools", "operator"}
 
 # Their fingerprints: the functions themselves, and what they close over, are not kept alive.
 _traces: OrderedDict[Hashable, str] = OrderedDict()
+# Those of models that were seen to give each row a value of its own.
+_row_wise: OrderedDict[str, None] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -58,9 +63,23 @@ def traced(model: Model, param_names: tuple[str, ...], n_features: int) -> Trace
     return new
 
 
+def is_row_wise(fingerprint: str) -> bool:
+    """Return whether a model was seen to give each row a value that no other row changes."""
+    return fingerprint in _row_wise
+
+
+def remember_row_wise(fingerprint: str) -> None:
+    """Note that a model gives each row a value of its own: that is a matter of its program."""
+    with _lock:
+        _row_wise[fingerprint] = None
+        if len(_row_wise) > _MOST_TRACES:
+            _row_wise.popitem(last=False)
+
+
 def _function_key(function: Any, outer: tuple[Any, ...]) -> Hashable:
     """Return what a function is: its code, and the values of all that the code can name."""
-    if type(function) is not types.FunctionType or function.__dict__:  # its attributes may change
+    # Other attributes may change, and the code may read them.
+    if type(function) is not types.FunctionType or function.__dict__.keys() - _OWN_ATTRIBUTES:
         raise _CannotTellError
     if function in outer:  # it calls itself
         return outer.index(function)
@@ -68,7 +87,9 @@ def _function_key(function: Any, outer: tuple[Any, ...]) -> Hashable:
     names = set(_names(function.__code__))
     # A module that is imported within the function is named, but is no global.
     inner_modules = (names & sys.modules.keys()) - function.__globals__.keys()
-    if names & _REACHING_FAR or any(m.split(".")[0] not in _LIBRARIES for m in inner_modules):
+    if names & (_REACHING_FAR | _OWN_ATTRIBUTES) or any(
+        m.split(".")[0] not in _LIBRARIES for m in inner_modules
+    ):
         raise _CannotTellError
     named = {
         name: _value_key(function.__globals__[name], outer)

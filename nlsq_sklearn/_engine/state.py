@@ -132,6 +132,11 @@ class FitState(NamedTuple):
         return self.candidates if self.step is None else self.step.trial[np.newaxis]
 
     @property
+    def start_point(self) -> np.ndarray:
+        """Once the first pass has begun: the start, given or guessed, shape (n_params,)."""
+        return np.asarray(self.candidates[-1])
+
+    @property
     def has_begun(self) -> bool:
         """Whether a chunk of the full data has been summed."""
         return self.n_passes > 0 or self.next_chunk > 0

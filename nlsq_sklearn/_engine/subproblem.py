@@ -10,6 +10,7 @@ References
 .. [2] J. Nocedal, S. J. Wright, "Numerical Optimization", 2nd ed., 2006, section 16.5.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -180,19 +181,26 @@ class Subproblem:
         reduction = 0.0 if reduction < 0 else reduction
         return Step(trial, reduction, float(damping), self._length(q))
 
+    @cached_property
+    def _undamped(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._solve(0.0)
+
     def full_step(self) -> Step:
         """Return the undamped Gauss-Newton step within the bounds."""
-        return self._step(self._solve(0.0)[0], 0.0)
+        return self._step(self._undamped[0], 0.0)
 
     def step_within(self, radius: float) -> Step:
         """Return the step of length ``radius`` (to 10 %), or the full step if that is shorter.
 
-        The damping is found by a safeguarded Newton iteration on ``1 / length`` [1]_.
+        The damping is found by a safeguarded Newton iteration on ``1 / length`` [1]_. Where the
+        radius has shrunk to nothing, so has the step.
         """
-        q, free = self._solve(0.0)
+        q, free = self._undamped
         length = self._length(q)
         if length <= (1 + _RADIUS_SLACK) * radius:
             return self._step(q, 0.0)
+        if radius < np.finfo(float).tiny:
+            return self._step(np.zeros_like(q), 0.0)
         damping = 0.0
         least = 0.0
         most = float(np.linalg.norm(self._gradient / np.sqrt(self._metric))) / radius

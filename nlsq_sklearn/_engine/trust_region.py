@@ -25,8 +25,8 @@ _GROW = 2.0
 _FIRST_RADIUS = 100.0
 # 1e-8, the default that users know from SciPy, then means a millionth of a standard error.
 _OFFSET_PER_FTOL = 100.0
-# Full steps that converge at a rate of a tenth or better (its square, as gains measure it); the next
-# one may do three times worse than the last.
+# Full steps that converge at a rate of a tenth or better (its square, as gains measure it); the
+# next one may do three times worse than the last.
 _FAST_CONTRACTION = 1e-2
 _CONTRACTION_SLACK = 10.0
 _LAST_STEP_PER_XTOL = 10.0
@@ -172,6 +172,8 @@ def _is_stationary(state: FitState) -> bool:
 
 
 def _accept(state: FitState, step: Step, equations: Equations) -> FitState:
+    if equations.spread is None:  # looked at in the first pass; no parameter changes it
+        equations = equations._replace(spread=state.accepted.spread)
     return state._replace(
         params=step.trial,
         equations=equations,
@@ -231,9 +233,7 @@ def _contraction(state: FitState, full: Step) -> float:
     return full.predicted_reduction / state.remaining
 
 
-def _needs_no_pass(
-    state: FitState, full: Step, contraction: float, tolerances: Tolerances
-) -> bool:
+def _needs_no_pass(state: FitState, full: Step, contraction: float, tolerances: Tolerances) -> bool:
     """Return whether a pass at the end of the full step would tell nothing that matters.
 
     Steps that shrink at a steady rate, or faster, leave after this one what is left now times

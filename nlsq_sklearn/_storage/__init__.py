@@ -26,6 +26,12 @@ class Directory(Protocol):
     def names(self) -> list[str]:
         """Return the names of the files, sorted; none where the directory does not exist."""
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file by its name, sorted."""
+
+    def folders(self) -> list[str]:
+        """Return the names of the directories in this one, sorted; links are none."""
+
     def location(self, name: str) -> str:
         """Return the path or the URL of a file."""
 

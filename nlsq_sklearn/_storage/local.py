@@ -26,7 +26,12 @@ class LocalDirectory:
 
     def create(self) -> None:
         """Make the directory where it does not exist, and sweep what killed writers left."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(
+                errno.ENOTDIR, "a file of this name exists", str(self.path)
+            ) from None
         self.sweep()
 
     def names(self) -> list[str]:
@@ -35,6 +40,24 @@ class LocalDirectory:
             return sorted(entry.name for entry in os.scandir(self.path))
         except FileNotFoundError:
             return []
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file by its name, sorted; links are no files."""
+        sizes = {}
+        for name in self.names():
+            with contextlib.suppress(FileNotFoundError):  # removed by its writer in the meantime
+                status = os.lstat(self.path / name)
+                if stat.S_ISREG(status.st_mode):
+                    sizes[name] = status.st_size
+        return sizes
+
+    def folders(self) -> list[str]:
+        """Return the names of the directories in this one, sorted; links are none."""
+        try:
+            entries = list(os.scandir(self.path))
+        except FileNotFoundError:
+            return []
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def location(self, name: str) -> str:
         """Return the path of a file."""

@@ -46,16 +46,30 @@ class RemoteDirectory:
 
     def names(self) -> list[str]:
         """Return the names of the files, sorted; none where the directory does not exist."""
+        return list(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file by its name, sorted."""
+        files = (entry for entry in self._entries() if entry["type"] == "file")
+        sizes = {entry["name"].rpartition("/")[2]: int(entry["size"] or 0) for entry in files}
+        # An object of the directory's own name with a slash behind it is how consoles make one.
+        return {name: sizes[name] for name in sorted(sizes) if name}
+
+    def folders(self) -> list[str]:
+        """Return the names of the directories in this one, sorted."""
+        folders = (entry for entry in self._entries() if entry["type"] == "directory")
+        names = (entry["name"].rstrip("/").rpartition("/")[2] for entry in folders)
+        return sorted(filter(None, names))
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """Return what the store lists in the directory, with names, types and sizes."""
         with _failures_are_oserrors():
             # The listing that the file system keeps knows nothing of other writers.
             self._files.invalidate_cache(self._root)
             try:
-                entries = self._files.ls(self._root, detail=True)
+                return list(self._files.ls(self._root, detail=True))
             except FileNotFoundError:
                 return []
-        files = (entry["name"] for entry in entries if entry["type"] == "file")
-        # An object of the directory's own name with a slash behind it is how consoles make one.
-        return sorted(filter(None, (name.rpartition("/")[2] for name in files)))
 
     def location(self, name: str) -> str:
         """Return the URL of a file."""

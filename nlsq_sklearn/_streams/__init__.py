@@ -3,17 +3,20 @@
 from typing import Any
 
 from .arrays import DEFAULT_CHUNK_ROWS, ArrayStream
+from .profile import Profile, profile_rows
 from .rows import Rows, Stream, is_dask
 from .scan import predict_rows, score_rows
 
 __all__ = [
     "DEFAULT_CHUNK_ROWS",
     "ArrayStream",
+    "Profile",
     "Rows",
     "Stream",
     "is_dask",
     "open_stream",
     "predict_rows",
+    "profile_rows",
     "score_rows",
 ]
 

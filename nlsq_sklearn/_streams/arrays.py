@@ -14,8 +14,9 @@ from .._engine import kernel
 from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective, padded_rows
 from .._engine.prediction import predict
+from .._engine.spread import Spread
 from .memory_maps import identity, read, take
-from .rows import Rows
+from .rows import Buffers, Rows
 
 DEFAULT_CHUNK_ROWS = 131_072
 """Rows in a chunk: enough to make the cost of a call vanish, few enough to save often."""
@@ -51,6 +52,8 @@ class ArrayStream:
         Name of the predictors in messages.
     first_row : int
         Number of the first row, for messages about a part of larger data.
+    buffers : Buffers or None
+        Where chunks are padded, if each is done with before the next one is asked for.
 
     Raises
     ------
@@ -72,10 +75,14 @@ class ArrayStream:
         is_table: bool = False,
         x_name: str = "x",
         first_row: int = 0,
+        buffers: Buffers | None = None,
     ) -> None:
         self._y = _as_real(y, "y")
         if self._y.ndim != 1:
-            raise ValueError(f"y must have one dimension, (n_rows,), got shape {self._y.shape}.")
+            raise ValueError(
+                f"y must have one dimension, (n_rows,), got shape {self._y.shape}."
+                + (" Give y[:, 0]." if self._y.shape[1:] == (1,) else "")
+            )
         self.n_rows = self._y.size
         if self.n_rows == 0:
             raise ValueError("y is empty: there is nothing to fit.")
@@ -95,6 +102,8 @@ class ArrayStream:
         self._buffer_rows = buffer_rows or padded_rows(self.chunk_rows)
         self._first_row = first_row
         self._is_checked = np.zeros(self.n_chunks, dtype=bool)
+        self._spreads = np.full((self.n_chunks, len(Spread._fields)), np.nan)
+        self._buffers = buffers
         self._resident: Chunk | None = None
 
     @property
@@ -120,10 +129,13 @@ class ArrayStream:
         first, stop = self.rows_of(index)
         rows = self.rows(first, stop)
         if not self._is_checked[index]:
-            rows.check(self._first_row + first, self._x_name)
-            self._is_checked[index] = True
-        chunk = rows.padded(self._buffer_rows)
-        if self.n_chunks == 1:
+            spread = rows.spread()
+            rows.check(self._first_row + first, self._x_name, spread)
+            self._spreads[index], self._is_checked[index] = spread, True
+        chunk = rows.padded(self._buffer_rows, self._buffers)
+        if not np.isnan(self._spreads[index, 0]):
+            chunk = chunk._replace(spread=Spread(*self._spreads[index].tolist()))
+        if self.n_chunks == 1 and self._buffers is None:
             chunk = self._resident = chunk.to_device()
         return chunk
 
@@ -163,21 +175,22 @@ class ArrayStream:
         multiples of the golden ratio: a constant stride would meet a periodic ``x``, such as the
         columns of an image, always in the same phase.
         """
-        return self.take(sample_rows(self.n_rows, min(n_rows, self.n_rows)))
+        return self.take(*_sample_runs(self.n_rows, min(n_rows, self.n_rows)))
 
-    def take(self, rows: np.ndarray) -> "ArrayStream":
-        """Return some rows, copied into memory, as a stream with the same size of chunks.
+    def take(self, firsts: np.ndarray, run_rows: int = 1) -> "ArrayStream":
+        """Return runs of rows, copied into memory, as a stream with the same size of chunks.
 
         Raises
         ------
         ValueError
             If there is a row that can't be used; the message names the first of all.
         """
+        columns = [take(x, firsts, run_rows) for x in self._x]
         taken = ArrayStream(
-            take(self._x[0], rows) if self._is_table else [take(x, rows) for x in self._x],
-            take(self._y, rows),
-            None if self._sigma is None else take(self._sigma, rows),
-            None if self._weight is None else take(self._weight, rows),
+            columns[0] if self._is_table else columns,
+            take(self._y, firsts, run_rows),
+            None if self._sigma is None else take(self._sigma, firsts, run_rows),
+            None if self._weight is None else take(self._weight, firsts, run_rows),
             chunk_size=self.chunk_rows,
             buffer_rows=self._buffer_rows,
             is_table=self._is_table,
@@ -189,6 +202,10 @@ class ArrayStream:
             self.check()
             raise
         return taken
+
+    def trust(self) -> None:
+        """Take all values as usable: they were looked at before."""
+        self._is_checked[:] = True
 
     def check(self) -> None:
         """Look through all rows in order, and raise for the first that can't be used."""
@@ -250,13 +267,18 @@ class ArrayStream:
 
 def sample_rows(n_rows: int, n_sample: int) -> np.ndarray:
     """Return the numbers of ``n_sample`` of ``n_rows`` rows; see `ArrayStream.sample`."""
+    firsts, run_rows = _sample_runs(n_rows, n_sample)
+    return np.ravel(firsts[:, np.newaxis] + np.arange(run_rows))
+
+
+def _sample_runs(n_rows: int, n_sample: int) -> tuple[np.ndarray, int]:
+    """Return the first row of each run of a sample, and the rows of a run."""
     n_runs = min(n_sample, _SAMPLE_PLACES)
     run_rows = n_sample // n_runs
     runs = np.arange(n_runs + 1)
     bounds = runs * n_rows // n_runs
     room = np.diff(bounds) - run_rows + 1  # places for the run in its stratum
-    firsts = bounds[:-1] + ((runs[:-1] * _GOLDEN) % 1.0 * room).astype(np.int64)
-    return np.ravel(firsts[:, np.newaxis] + np.arange(run_rows))
+    return bounds[:-1] + ((runs[:-1] * _GOLDEN) % 1.0 * room).astype(np.int64), run_rows
 
 
 def map_chunks(
@@ -303,11 +325,25 @@ def _as_real(values: Any, name: str) -> np.ndarray:
             "(x[~mask], y[~mask])."
         )
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must hold real numbers, got an array of {array.dtype}. "
-            "Convert it first, for instance by .astype(float)."
-        )
+        raise TypeError(no_real_numbers(name, array.dtype, values))
     return array
+
+
+def no_real_numbers(name: str, dtype: np.dtype, values: Any = None) -> str:
+    """Return what is said of data that are no real numbers, and what to do about them."""
+    advice = "Convert it first, for instance by .astype(float)."
+    if callable(values):
+        return f"{name} must hold real numbers, got a function: fit takes the data alone."
+    if isinstance(values, (str, os.PathLike)):
+        return (
+            f"{name} must hold real numbers, got {values!r}. Read the file first, for instance by "
+            "numpy.load(path, mmap_mode='r')."
+        )
+    if dtype.kind in "mM":
+        advice = "Convert times to numbers: (t - t[0]) / numpy.timedelta64(1, 's')."
+    elif dtype.kind == "c":
+        advice = "Fit the real and the imaginary part, one after the other along the rows."
+    return f"{name} must hold real numbers, got an array of {dtype}. {advice}"
 
 
 def _as_columns(x: Any, n_rows: int) -> list[np.ndarray]:

@@ -6,26 +6,29 @@ whoever computed them, and that makes the sum the same on every scheduler.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
 
-from .._engine import kernel
 from .._engine.equations import Equations
 from .._engine.kernel import Objective
 from ..exceptions import InvalidRowError
-from .arrays import ArrayStream, sample_rows
+from .arrays import ArrayStream, no_real_numbers, sample_rows
+from .dask_graph import ChunkGraph
 from .dask_results import ChunkResults
+from .dask_tasks import Layout, sum_rows
 from .rows import Rows
 
-# Chunks asked of the scheduler at once: many more than workers, so that few of them wait for the
-# last, and few enough that a checkpoint is not far.
-_CHUNKS_IN_FLIGHT = 64
-# A sample reads at most so many chunks; reading a row of each would compute all of the data.
+# A sample comes from few chunks, whole; reading a row of each would compute all of the data.
 _SAMPLE_CHUNKS = 32
-_SAMPLE_POOL_ROWS = 131_072
+# As much as the warm-up asks for: an eighth of the rows, within limits.
+_SAMPLE_SHARE = 1 / 8
+_LEAST_SAMPLE_ROWS = 131_072
+_MOST_SAMPLE_ROWS = 2_097_152
 
 
 class DaskStream:
@@ -48,6 +51,11 @@ class DaskStream:
         self, x: Any, y: Any, sigma: Any = None, weight: Any = None, *, is_table: bool = False
     ) -> None:
         self._x = _as_table(x, is_table=is_table)
+        if not is_table and np.shape(y) and self._x.ndim == 2 and self._x.shape[1] == len(y):
+            raise ValueError(
+                f"x has the shape {self._x.shape[::-1]}, and y has {len(y)} rows. Predictors come "
+                "first, as in scipy.optimize.curve_fit: pass x.T."
+            )
         n_rows = self._x.shape[0]
         self._x_name = "X" if is_table else "x"
         chunks = (self._x.chunks[0],)
@@ -65,6 +73,8 @@ class DaskStream:
         self.n_chunks = len(self._sizes)
         self._pool: ArrayStream | None = None
         self._token: str | None = None
+        self._graph: ChunkGraph | None = None
+        self._is_checked = False
 
     @property
     def chunk_size(self) -> list[int]:
@@ -75,15 +85,14 @@ class DaskStream:
         self, objective: Objective, points: np.ndarray, first: int
     ) -> Iterator[tuple[Equations, ...]]:
         """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
-
-        def equations_of(rows: ArrayStream) -> tuple[Equations, ...]:
-            return _sum_rows(objective, rows, points)
-
-        key = tokenize(self.token(), objective.model.fingerprint, objective[1:], points)
-        n_params = points.shape[1]
+        summed = partial(sum_rows, objective=objective, points=points, is_checked=self._is_checked)
+        key = tokenize(
+            self.token(), objective.model.fingerprint, objective[1:], points, self._is_checked
+        )
         # A chunk without rows counts as one, so that chunks keep their numbers.
-        nothing = tuple(Equations.zero(n_params) for _ in points)
-        return self._map(equations_of, range(first, self.n_chunks), f"equations-{key}", nothing)
+        nothing = tuple(Equations.zero(points.shape[1]) for _ in points)
+        yield from self._map(summed, range(first, self.n_chunks), f"equations-{key}", nothing)
+        self._is_checked |= first == 0
 
     def sample(self, n_rows: int) -> ArrayStream:
         """Return about ``n_rows`` rows of some chunks spread evenly over all, in memory."""
@@ -94,8 +103,10 @@ class DaskStream:
     def _read_pool(self) -> ArrayStream:
         """Compute a sample of rows as large as any that is asked for."""
         filled = np.flatnonzero(self._sizes)
-        chosen = filled[sample_rows(filled.size, min(filled.size, _SAMPLE_CHUNKS))]
-        share = min(1.0, _SAMPLE_POOL_ROWS / sum(self._sizes[i] for i in chosen))
+        wanted = np.clip(_SAMPLE_SHARE * self.n_rows, _LEAST_SAMPLE_ROWS, _MOST_SAMPLE_ROWS)
+        n_chosen = max(_SAMPLE_CHUNKS, int(wanted * filled.size / self.n_rows))
+        chosen = filled[sample_rows(filled.size, min(filled.size, n_chosen))]
+        share = min(1.0, wanted / sum(self._sizes[i] for i in chosen))
 
         def rows_of(rows: ArrayStream) -> Rows:
             return rows.sample(max(1, int(share * rows.n_rows))).rows()
@@ -137,7 +148,8 @@ class DaskStream:
         """Return which row makes the model infinite or NaN at a point, in words."""
 
         def explain(rows: ArrayStream) -> tuple[bool, str]:
-            is_finite = _sum_rows(objective, rows, point[np.newaxis])[0].is_finite
+            [equations] = sum_rows(rows, objective, point[np.newaxis], is_checked=False)
+            is_finite = equations.is_finite
             return is_finite, rows.explain_not_finite(objective, point)
 
         key = tokenize(self.token(), objective.model.fingerprint, point)
@@ -157,7 +169,7 @@ class DaskStream:
     def batches(self) -> Iterator[ArrayStream]:
         """Yield the rows of each chunk in memory, one after the other."""
         filled = np.flatnonzero(self._sizes).tolist()
-        parts = self._map(ArrayStream.rows, filled, f"rows-{self.token()}", None, at_once=1)
+        parts = self._map(ArrayStream.rows, filled, f"rows-{self.token()}", None, one_by_one=True)
         for index, rows in zip(filled, parts, strict=True):
             yield ArrayStream(
                 rows.columns, *rows[1:], x_name=self._x_name, first_row=int(self._firsts[index])
@@ -170,73 +182,28 @@ class DaskStream:
         key: str,
         of_empty: Any,
         *,
-        at_once: int = _CHUNKS_IN_FLIGHT,
+        one_by_one: bool = False,
     ) -> Iterator[Any]:
+        """Yield a function of the rows of chunks, in order, and what stands for one without any."""
+        if self._graph is None:
+            self._graph = self._make_graph()
         results = ChunkResults(
-            self._blockwise(function, f"nlsq_sklearn-{key}"), self._firsts, self._sizes
+            self._graph, function, f"nlsq_sklearn-{key}", self._firsts, self._sizes
         )
-        for start in range(0, len(indices), at_once):
-            wanted = indices[start : start + at_once]
-            filled = [index for index in wanted if self._sizes[index]]
-            computed = iter(results.compute(filled) if filled else ())
-            yield from (next(computed) if self._sizes[i] else of_empty for i in wanted)
-
-    def _blockwise(self, function: Callable[[ArrayStream], Any], name: str) -> Any:
-        """Return the lazy array of one result a chunk: one task loads a chunk and reduces it."""
-        firsts = da.from_array(self._firsts, chunks=1)
-        arrays = [(firsts, "i"), (self._x, "ij"[: self._x.ndim]), (self._y, "i")]
-        arrays += [(a, "i") for a in (self._sigma, self._weight) if a is not None]
-        return da.blockwise(
-            _reduce_chunk,
-            "i",
-            *(item for pair in arrays for item in pair),
-            function=function,
-            x_name=self._x_name,
-            has_sigma=self._sigma is not None,
-            name=name,
-            concatenate=True,
-            align_arrays=False,
-            adjust_chunks={"i": lambda size: 1},
-            dtype=object,
-            meta=np.empty(0, dtype=object),
+        filled = [index for index in indices if self._sizes[index]]
+        computed = chain.from_iterable(
+            results.compute([[index] for index in filled], at_once=1)
+            if one_by_one
+            else results.compute(self._graph.groups(filled))
         )
+        yield from (next(computed) if self._sizes[index] else of_empty for index in indices)
 
-
-def _reduce_chunk(
-    first: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    *others: np.ndarray,
-    function: Callable[[ArrayStream], Any],
-    x_name: str,
-    has_sigma: bool,
-) -> np.ndarray:
-    """Return the function of a chunk's rows, as an array of one object."""
-    sigma = others[0] if has_sigma else None
-    weight = others[-1] if len(others) > has_sigma else None
-    rows = ArrayStream(
-        x if x.ndim == 2 else x[:, np.newaxis],
-        y,
-        sigma,
-        weight,
-        is_table=True,
-        x_name=x_name,
-        first_row=int(first[0]),
-    )
-    result = np.empty(1, dtype=object)
-    result[0] = function(rows)
-    return result
-
-
-def _sum_rows(objective: Objective, rows: ArrayStream, points: np.ndarray) -> tuple[Equations, ...]:
-    """Return the equations of a chunk of the arrays, itself worked through in smaller ones."""
-    total = [Equations.zero(points.shape[1]) for _ in points]
-    for index in range(rows.n_chunks):
-        chunk = rows.chunk(index)
-        total = [
-            t + kernel.evaluate(objective, chunk, p) for t, p in zip(total, points, strict=True)
-        ]
-    return tuple(total)
+    def _make_graph(self) -> ChunkGraph:
+        layout = Layout(
+            self._x_name, self.n_features, self._sigma is not None, self._weight is not None
+        )
+        arrays = [a for a in (self._x, self._y, self._sigma, self._weight) if a is not None]
+        return ChunkGraph(arrays, layout, self._firsts, self._sizes)
 
 
 def map_table(function: Callable[[np.ndarray], np.ndarray], x: Any, *, name: str) -> Any:
@@ -254,10 +221,7 @@ def _as_array(values: Any, name: str) -> Any:
         values = values.to_dask_array().compute_chunk_sizes()
     array = values if isinstance(values, da.Array) else da.from_array(np.asarray(values))
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must hold real numbers, got an array of {array.dtype}. "
-            "Convert it first, for instance by .astype(float)."
-        )
+        raise TypeError(no_real_numbers(name, array.dtype))
     if any(np.isnan(size) for size in array.shape):
         raise ValueError(
             f"The chunks of {name} have unknown sizes. Call {name}.compute_chunk_sizes() before, "
@@ -288,8 +252,9 @@ def _as_column(values: Any, name: str, n_rows: int, chunks: Any) -> Any:
     if array.ndim == 2 and array.shape[1] == 1 and hasattr(values, "to_dask_array"):
         array = array[:, 0]  # a data frame with one column
     if array.shape != (n_rows,):
+        hint = f" Give {name}[:, 0]." if array.shape == (n_rows, 1) else ""
         raise ValueError(
             f"{name} has the shape {array.shape}, expected ({n_rows},): one number for each row "
-            "of the predictors."
+            f"of the predictors.{hint}"
         )
     return array if array.chunks == chunks else array.rechunk(chunks)

@@ -1,49 +1,74 @@
 """Results of the chunks of Dask arrays, and which chunk it was where one can't be computed."""
 
 import sys
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
-import dask
 import numpy as np
-from dask.base import get_scheduler, optimize
-from dask.optimization import cull
-from dask.utils import ensure_dict
+from dask.base import get_scheduler
 
 from ..exceptions import ChunkError, InvalidRowError, SchedulerLostError
+from .arrays import ArrayStream
+from .dask_graph import ChunkGraph
+
+# Tasks asked of the scheduler at once: many more than workers, so that few of them wait for the
+# last, and few enough that a checkpoint is not far. Where they are done in no time, asking takes
+# longer than waiting, and more are asked for.
+_TASKS_AT_ONCE = 64
+_MOST_TASKS_AT_ONCE = 1024
+_SHORT_SECONDS = 0.25
+# A cluster is asked for the next tasks while it works on these: nobody waits.
+_REQUESTS_AHEAD = 4
 
 
 class ChunkResults:
-    """One object for each chunk of Dask arrays, computed some chunks at a time.
-
-    The graph is optimized once: asking the array for some of its blocks would do it each time, for
-    all chunks, which takes the square of their number.
+    """One object for each chunk of Dask arrays, by the scheduler that is active.
 
     Parameters
     ----------
-    results : Dask array of shape (n_chunks,)
-        One object a chunk.
+    graph : ChunkGraph
+        How the chunks are computed.
+    function : callable
+        What is wanted of the rows of each.
+    name : str
+        Of the results; no others have it.
     firsts : ndarray of shape (n_chunks,)
         First row of each chunk.
     sizes : sequence of int
         Rows of each.
     """
 
-    def __init__(self, results: Any, firsts: np.ndarray, sizes: Sequence[int]) -> None:
-        (optimized,) = optimize(results)
-        self._graph = ensure_dict(optimized.__dask_graph__())
-        self._keys = optimized.__dask_keys__()
-        self._schedule = get_scheduler(collections=[results])
+    def __init__(
+        self,
+        graph: ChunkGraph,
+        function: Callable[[ArrayStream], Any],
+        name: str,
+        firsts: np.ndarray,
+        sizes: Sequence[int],
+    ) -> None:
+        self._graph = graph
+        self._function = function
+        self._name = name
         self._firsts = firsts
         self._sizes = sizes
+        self._schedule = get_scheduler(collections=graph.arrays)
+        self._client = _client_of(self._schedule)
 
-    def _compute(self, indices: Sequence[int]) -> list[Any]:
-        keys = [self._keys[index] for index in indices]
-        graph, _ = cull(self._graph, keys)
-        return [result[0] for result in self._schedule(graph, keys)]
+    def compute(
+        self, groups: Sequence[Sequence[int]], *, at_once: int | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the results of each group of chunks that have rows, in order.
 
-    def compute(self, indices: Sequence[int]) -> list[Any]:
-        """Compute the results of some chunks that have rows, and say which of them can't be.
+        Parameters
+        ----------
+        groups : sequence of sequences of int
+            The chunks that each task computes.
+        at_once : int or None
+            Tasks that are asked for before their results are yielded; None for as many as keep
+            the workers busy.
 
         Raises
         ------
@@ -54,31 +79,89 @@ class ChunkResults:
         SchedulerLostError
             If the cluster's scheduler is gone.
         """
-        client = _client()
+        if self._client is None or at_once is not None or _is_within_a_task():
+            yield from self._request_by_request(groups, at_once)
+        else:
+            yield from self._ahead(groups)
+
+    def _request_by_request(
+        self, groups: Sequence[Sequence[int]], at_once: int | None
+    ) -> Iterator[tuple[Any, ...]]:
+        n_tasks = at_once or _TASKS_AT_ONCE
+        start = 0
+        while start < len(groups):
+            request = groups[start : start + n_tasks]
+            started_at = time.perf_counter()
+            try:
+                results = self._compute(request)
+            except Exception as error:
+                self._raise(request, error)
+            start += len(request)
+            if at_once is None and time.perf_counter() - started_at < _SHORT_SECONDS:
+                n_tasks = min(2 * n_tasks, _MOST_TASKS_AT_ONCE)
+            yield from results
+
+    def _ahead(self, groups: Sequence[Sequence[int]]) -> Iterator[tuple[Any, ...]]:
+        """Have several requests in work on a cluster."""
+        pending: deque[tuple[Sequence[Sequence[int]], list[Any]]] = deque()
         try:
-            return self._compute(indices)
+            n_tasks = max(_TASKS_AT_ONCE, 2 * sum(self._client.nthreads().values()))
+            at_once = n_tasks // _REQUESTS_AHEAD
+            for start in range(0, len(groups), at_once):
+                request = groups[start : start + at_once]
+                pending.append((request, self._submit(request)))
+                if len(pending) == _REQUESTS_AHEAD:
+                    yield from self._gather(*pending[0])
+                    pending.popleft()
+            while pending:
+                yield from self._gather(*pending[0])
+                pending.popleft()
+        finally:
+            for _, futures in pending:
+                for future in futures:
+                    future.release()
+
+    def _submit(self, groups: Sequence[Sequence[int]]) -> list[Any]:
+        graph, keys = self._graph.tasks(self._function, self._name, groups)
+        # Without a time each request comes behind those before it.
+        return list(self._schedule(graph, keys, sync=False, fifo_timeout="0s"))
+
+    def _gather(self, groups: Sequence[Sequence[int]], futures: list[Any]) -> Any:
+        try:
+            return self._client.gather(futures)
         except Exception as error:
-            if client is not None and client.status != "running":
-                raise SchedulerLostError(
-                    f"The connection to the Dask scheduler {_address(client)} was lost while "
-                    f"{self._describe(indices)} were computed ({_words(error)}). Connect a new "
-                    "Client and fit again; with a checkpoint directory the fit goes on from what "
-                    "was summed so far (resume=True of the optimizer, warm_start=True of the "
-                    "estimator)."
-                ) from error
-            if type(error).__name__ == "KilledWorker":
-                # Asking for the chunks one by one would kill as many workers again.
-                raise ChunkError(
-                    f"Workers died while {self._describe(indices)} were computed: "
-                    f"{_words(error)} Often their memory did not suffice: make the chunks smaller."
-                ) from error
-            failure = self._first_failure(indices)
-            if failure is None:
-                raise ChunkError(
-                    f"A task of {self._describe(indices)} raised {_words(error)}. Asked for one "
-                    "by one they could be computed: run the fit again."
-                ) from error
-            index, cause = failure
+            self._raise(groups, error)
+
+    def _compute(self, groups: Sequence[Sequence[int]]) -> Sequence[tuple[Any, ...]]:
+        graph, keys = self._graph.tasks(self._function, self._name, groups)
+        results: Sequence[tuple[Any, ...]] = self._schedule(graph, keys)
+        return results
+
+    def _raise(self, groups: Sequence[Sequence[int]], error: Exception) -> None:
+        """Say which chunk it is that can't be computed."""
+        indices = list(chain.from_iterable(groups))
+        client = self._client
+        if client is not None and client.status != "running":
+            raise SchedulerLostError(
+                f"The connection to the Dask scheduler {_address(client)} was lost while "
+                f"{self._describe(indices)} were computed ({_words(error)}). Connect a new "
+                "Client and fit again; with a checkpoint directory the fit goes on from what "
+                "was summed so far (resume=True of the optimizer, warm_start=True of the "
+                "estimator)."
+            ) from error
+        if type(error).__name__ == "KilledWorker":
+            # Asking for the chunks again would kill as many workers again.
+            raise ChunkError(
+                f"Workers died while {self._describe(indices)} were computed: "
+                f"{_words(error)} Often their memory did not suffice: make the chunks smaller."
+            ) from error
+        failure = self._first_failure(indices)
+        if failure is None:
+            raise ChunkError(
+                f"A task of {self._describe(indices)} raised {_words(error)}. Asked for again "
+                "they could be computed: run the fit again."
+            ) from error
+        index, cause = failure
         if isinstance(cause, InvalidRowError):
             raise cause  # it names the row
         first, last = self._firsts[index], self._firsts[index] + self._sizes[index] - 1
@@ -86,17 +169,22 @@ class ChunkResults:
             f"Chunk {index} (rows {first} to {last}) could not be computed: {_words(cause)}"
         ) from cause
 
-    def _first_failure(self, indices: Sequence[int]) -> tuple[int, Exception] | None:
-        """Compute chunks one by one and return the first that raises, and what it raised.
+    def _first_failure(self, indices: list[int]) -> tuple[int, Exception] | None:
+        """Return the first chunk that raises, and what it raises, by computing halves again.
 
         Of tasks computed side by side the scheduler raises the error that it meets first, without
         a word of its chunk: that may be another one at each run.
         """
-        for index in indices:
+        while indices:
+            half = indices[: (len(indices) + 1) // 2]
             try:
-                self._compute([index])
+                self._compute([[index] for index in half])
             except Exception as error:
-                return index, error
+                if len(half) == 1:
+                    return half[0], error
+                indices = half
+            else:
+                indices = indices[len(half) :]
         return None
 
     def _describe(self, indices: Sequence[int]) -> str:
@@ -106,17 +194,22 @@ class ChunkResults:
         return f"chunks {indices[0]} to {last} ({rows})"
 
 
-def _client() -> Any:
-    """Return the distributed client that computes, None where it is another scheduler."""
+def _client_of(schedule: Any) -> Any:
+    """Return the distributed client whose ``get`` schedules, None where it is another scheduler."""
+    client = getattr(schedule, "__self__", None)
+    return client if hasattr(client, "gather") else None
+
+
+def _is_within_a_task() -> bool:
+    """Return whether this runs on a worker of a cluster, whose place Dask must give to others."""
     distributed = sys.modules.get("distributed")
     if distributed is None:
-        return None
-    if dask.config.get("scheduler", None) not in (None, "distributed", "dask.distributed"):
-        return None
+        return False
     try:
-        return distributed.default_client()
-    except ValueError:  # there is none
-        return None
+        distributed.get_worker()
+    except ValueError:
+        return False
+    return True
 
 
 def _address(client: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
+from numpy.lib.stride_tricks import sliding_window_view
 
 from .._engine.operands import aligned_empty
 
@@ -57,14 +58,15 @@ def read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
     return values
 
 
-def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return scattered rows as float64."""
+def take(array: np.ndarray, firsts: np.ndarray, run_rows: int) -> np.ndarray:
+    """Return scattered runs of rows as float64, one behind the other."""
+    runs = sliding_window_view(array, run_rows, axis=0, subok=True)
     pieces = []
     # The system maps 64 KB around each row of a memory map: they are given back piece by piece.
-    for part in np.array_split(rows, 16):
-        pieces.append(np.asarray(array[part], dtype=np.float64))
+    for part in np.array_split(firsts, 16):
+        pieces.append(np.moveaxis(np.asarray(runs[part], dtype=np.float64), -1, 1))
         _release(array)
-    return np.concatenate(pieces)
+    return np.concatenate(pieces).reshape(firsts.size * run_rows, *array.shape[1:])
 
 
 def _root(array: np.ndarray) -> np.ndarray:

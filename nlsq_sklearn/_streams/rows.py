@@ -7,7 +7,8 @@ import numpy as np
 
 from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective
-from .._engine.operands import aligned_empty
+from .._engine.operands import aligned_empty, is_ready
+from .._engine.spread import Spread
 from ..exceptions import InvalidRowError
 
 if TYPE_CHECKING:
@@ -76,8 +77,23 @@ class Rows(NamedTuple):
     sigma: np.ndarray | None
     weight: np.ndarray | None
 
-    def check(self, first: int, x_name: str) -> None:
-        """Raise for the first value that can't be used; ``first`` is the number of the first row.
+    def spread(self) -> Spread:
+        """Return how y scatters about its mean, by the weights that the cost has."""
+        weight = self.weight
+        if self.sigma is not None:
+            with np.errstate(all="ignore"):  # `check` tells of a sigma that is 0
+                weight = (1.0 if weight is None else weight) / self.sigma**2
+        return Spread.of(self.y, weight)
+
+    def check(self, first: int, x_name: str, spread: Spread | None = None) -> None:
+        """Raise for the first value that can't be used.
+
+        Parameters
+        ----------
+        first : int
+            Number of the first row.
+        spread : Spread or None
+            That of the rows, where it is known: if the mean of y is finite, so are its values.
 
         Raises
         ------
@@ -88,7 +104,9 @@ class Rows(NamedTuple):
             (x_name if len(self.columns) == 1 else f"{x_name}[{i}]", column)
             for i, column in enumerate(self.columns)
         ]
-        named += [("y", self.y), ("sigma", self.sigma), ("sample_weight", self.weight)]
+        if spread is None or not (spread.weight > 0 and np.isfinite(spread.mean)):
+            named.append(("y", self.y))
+        named += [("sigma", self.sigma), ("sample_weight", self.weight)]
         faults = [
             fault
             for name, values in named
@@ -100,25 +118,28 @@ class Rows(NamedTuple):
             row, what, value, advice = min(faults, key=lambda fault: fault[0])
             raise InvalidRowError(f"{what} is {value} in row {first + row}. {advice}")
 
-    def padded(self, n_rows: int) -> Chunk:
+    def padded(self, n_rows: int, buffers: "Buffers | None" = None) -> Chunk:
         """Return a chunk of ``n_rows``, with copies of the last row behind the real ones."""
+        places = Buffers() if buffers is None else buffers
+        places.begin()
 
-        def pad(values: np.ndarray, padded: np.ndarray | None = None) -> np.ndarray:
-            if padded is None:
-                if values.size == n_rows:
-                    return values
-                padded = aligned_empty(n_rows)
-            padded[: values.size] = values
+        def fill(place: np.ndarray, values: np.ndarray) -> np.ndarray:
+            place[: values.size] = values
             # A real row, not zeros: the model may be undefined at 0.
-            padded[values.size :] = values[-1]
-            return padded
+            place[values.size :] = values[-1]
+            return place
+
+        def pad(values: np.ndarray) -> np.ndarray:
+            if values.size == n_rows and (buffers is None or is_ready(values)):
+                return values
+            return fill(places.take(n_rows), values)
 
         if len(self.columns) == 1:
             x = pad(self.columns[0])
         else:
-            x = aligned_empty(len(self.columns), n_rows)
-            for column, padded in zip(self.columns, x, strict=True):
-                pad(column, padded)
+            x = places.take(len(self.columns), n_rows)
+            for place, column in zip(x, self.columns, strict=True):
+                fill(place, column)
         return Chunk(
             x,
             pad(self.y),
@@ -126,6 +147,33 @@ class Rows(NamedTuple):
             None if self.weight is None else pad(self.weight),
             self.y.size,
         )
+
+
+class Buffers:
+    """Arrays that chunks are copied to, the same ones for each chunk in turn.
+
+    The compiled programs read an array where it is if it is aligned, and else copy it to fresh
+    memory. The system clears that page by page, which takes as long as the sums themselves where
+    memory is given back at once: so it is in the workers of a Dask cluster.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[np.ndarray] = []
+        self._n_taken = 0
+
+    def begin(self) -> None:
+        """Take all arrays back: the last chunk is not needed any more."""
+        self._n_taken = 0
+
+    def take(self, *shape: int) -> np.ndarray:
+        """Return an array of this shape, whatever its numbers are."""
+        if self._n_taken == len(self._arrays):
+            self._arrays.append(aligned_empty(*shape))
+        if self._arrays[self._n_taken].shape != shape:
+            self._arrays[self._n_taken] = aligned_empty(*shape)
+        array = self._arrays[self._n_taken]
+        self._n_taken += 1
+        return array
 
 
 class _Fault(NamedTuple):
@@ -161,4 +209,7 @@ def _first_out_of_range(name: str, values: np.ndarray) -> _Fault | None:
     if not is_wrong.any():
         return None
     row = int(np.argmax(is_wrong))
-    return _Fault(row, what, f"{values[row]:g}", "Leave out rows that shall not count.")
+    advice = "Leave out rows that shall not count."
+    if name == "sigma":
+        advice = "It is the standard deviation of a row: leave out rows that have none."
+    return _Fault(row, what, f"{values[row]:g}", advice)

@@ -1,41 +1,14 @@
 """One look at rows after the fit: predictions and the score."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .._engine.model import TracedModel
 from .._engine.prediction import predict, predict_std
+from .._engine.spread import NO_SPREAD, Spread, r2
 from .arrays import ArrayStream
 from .rows import Stream, is_dask
-
-
-class Moments(NamedTuple):
-    """Weighted sums of some rows: of squares about the mean of y, and of the residuals."""
-
-    weight: float
-    mean: float
-    squares: float
-    residual_squares: float
-
-    def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]
-        """Return the moments of both, by the update that cancels no digits.
-
-        References
-        ----------
-        .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample
-               variance", The American Statistician 37, 1983.
-        """
-        weight = self.weight + other.weight
-        if weight == 0:
-            return self
-        gap = other.mean - self.mean
-        return Moments(
-            weight,
-            self.mean + gap * other.weight / weight,
-            self.squares + other.squares + gap**2 * self.weight * other.weight / weight,
-            self.residual_squares + other.residual_squares,
-        )
 
 
 def predict_rows(
@@ -75,27 +48,21 @@ def predict_rows(
 def score_rows(model: TracedModel, stream: Stream, params: np.ndarray) -> float:
     """Return R2 of the curve, in one pass."""
 
-    def moments(rows: ArrayStream) -> Moments:
-        total = Moments(0.0, 0.0, 0.0, 0.0)
+    def scan(rows: ArrayStream) -> tuple[Spread, float]:
+        spread, residual_squares = NO_SPREAD, 0.0
         for index in range(rows.n_chunks):
             chunk = rows.chunk(index)
-            values = predict(model, chunk, params)
-            y = np.asarray(chunk.y)[: chunk.n_rows]
-            weight = np.ones(y.size) if chunk.weight is None else chunk.weight[: y.size]
-            weight = np.asarray(weight)
-            mean = float(np.average(y, weights=weight)) if weight.any() else 0.0
-            total += Moments(
-                float(weight.sum()),
-                mean,
-                float(weight @ (y - mean) ** 2),
-                float(weight @ (y - values) ** 2),
-            )
-        return total
+            residual = np.asarray(chunk.y)[: chunk.n_rows] - predict(model, chunk, params)
+            weighted = residual
+            if chunk.weight is not None:
+                weighted = np.asarray(chunk.weight)[: chunk.n_rows] * residual
+            residual_squares += float(weighted @ residual)
+            assert chunk.spread is not None
+            spread += chunk.spread
+        return spread, residual_squares
 
     key = f"score-{model.fingerprint}-{params.tobytes().hex()}"
-    total = Moments(0.0, 0.0, 0.0, 0.0)
-    for part in stream.map_rows(moments, key):
-        total += part
-    if total.squares == 0:
-        return 1.0 if total.residual_squares == 0 else 0.0
-    return 1.0 - total.residual_squares / total.squares
+    spread, residual_squares = NO_SPREAD, 0.0
+    for part in stream.map_rows(scan, key):
+        spread, residual_squares = spread + part[0], residual_squares + part[1]
+    return r2(residual_squares, spread)

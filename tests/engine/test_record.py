@@ -13,6 +13,7 @@ from nlsq_sklearn._engine.equations import Equations
 from nlsq_sklearn._engine.record import check_consistency, from_record, to_record
 from nlsq_sklearn._engine.state import FitState, Status
 from nlsq_sklearn._engine.subproblem import Step
+from tests.engine import equations_of
 
 _N_CHUNKS = 7
 # Finite: of any size, subnormal, or -0.0.
@@ -293,10 +294,72 @@ def test_the_end_of_a_pass_is_a_place_in_the_data():
     assert from_record(_replaced(("next_chunk",), _N_CHUNKS), 2, _N_CHUNKS).next_chunk == _N_CHUNKS
 
 
-@settings(deadline=None, max_examples=50)
-@given(_fit_states())
+_POSITIVE = st.floats(0, exclude_min=True)
+_SIDES = st.floats(-1e100, 1e100)
+
+
+def _sums(n_params):
+    """Return equations of three rows, of any size and sign."""
+    rows = st.tuples(_arrays(3, _SIDES), _arrays(3 * n_params, _SIDES))
+    return rows.map(lambda drawn: equations_of(drawn[0], drawn[1].reshape(3, n_params)))
+
+
+@st.composite
+def _summed_states(draw):
+    """Draw a state whose numbers may come from data, too."""
+    state = draw(_fit_states())
+    p = state.params.size
+    overflown = Equations.zero(p)._replace(cost=np.inf)
+    partial = tuple(draw(st.just(overflown) | _sums(p)) for _ in state.partial)
+    state = state._replace(partial=partial)
+    if state.equations is None:
+        return state
+    step = state.step and state.step._replace(length=draw(_POSITIVE))
+    scale = draw(_arrays(p, st.floats(1e-161, 1e200)))
+    return state._replace(equations=draw(_sums(p)), scale=scale, radius=draw(_POSITIVE), step=step)
+
+
+@settings(deadline=None, max_examples=100)
+@given(_summed_states())
 def test_a_state_that_a_fit_can_be_in_is_consistent(state):
     check_consistency(state)
+
+
+def _with_sums(**changes):
+    """Return a state in mid-pass, of real rows, and with changes of its accepted equations."""
+    sums = equations_of(np.array([1.0, -2.0, 3.0]), np.array([[1.0, 2], [3, 4], [5, 6]]))
+    return _state()._replace(equations=sums._replace(**changes), partial=(sums,))
+
+
+def test_the_state_that_is_changed_below_is_consistent_as_it_stands():
+    check_consistency(_with_sums())
+
+
+_NEGATIVE = np.array([[-35.0, 0.0], [0.0, 56.0]])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        _with_sums(gram=_NEGATIVE),
+        _with_sums(gram=np.array([[35.0, 45.0], [45.0, 56.0]])),
+        _with_sums(gram=np.full((2, 2), np.nan)),
+        _with_sums(gradient=np.array([np.inf, 0.0])),
+        _with_sums(cost=-1.0),
+        _with_sums(model_norm=-1.0),
+        _with_sums()._replace(partial=(_with_sums(gram=_NEGATIVE).equations,)),
+        *(
+            _with_sums()._replace(scale=np.array([1.0, s]))
+            for s in (0.0, 1e-300, -1.0, np.inf, np.nan)
+        ),
+        *(_with_sums()._replace(radius=r) for r in (0.0, -1.0, np.nan)),
+        *(_with_sums()._replace(step=_state().step._replace(length=v)) for v in (0.0, np.nan)),
+    ],
+)
+def test_a_state_of_no_rows_is_not_consistent(state):
+    """Of which a fit could break in the algebra, or turn for ever."""
+    with pytest.raises(ValueError, match=r"."):
+        check_consistency(state)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nlsq_sklearn import models
 from nlsq_sklearn._engine import remembered
-from nlsq_sklearn._engine.model import trace_model
+from nlsq_sklearn._engine.model import parameter_names, trace_model
 
 SCALE = 2.0
 TABLE = np.array([1.0, 2.0])
@@ -88,6 +89,9 @@ def _traced(model, names=("a",)):
     return remembered.traced(model, names, 1)
 
 
+MODELS_THAT_KNOW = [
+    model for model in map(models.__dict__.get, models.__all__) if hasattr(model, "guess")
+]
 MODELS = [plain, with_global, with_helper, with_inner_function, with_array, with_keyword]
 
 
@@ -156,6 +160,35 @@ def test_a_global_may_have_the_name_of_a_builtin(n_traces, monkeypatch):
     assert _traced(model).fingerprint != before.fingerprint
 
 
+def with_bounds(x, a):
+    return a * x
+
+
+with_bounds.bounds, with_bounds.guess, with_bounds.formula = (0, np.inf), plain, "a * x"
+
+
+def with_own_bounds_in_its_code(x, a):
+    return a * x + with_bounds.bounds[0]
+
+
+def with_own_bounds_by_name(x, a):
+    return a * x + getattr(with_bounds, "bounds")[0]  # noqa: B009
+
+
+def test_what_a_model_knows_of_itself_is_no_part_of_its_trace(n_traces, monkeypatch):
+    before = _traced(with_bounds)
+    monkeypatch.setattr(with_bounds, "bounds", (-1, 1))
+    assert _traced(with_bounds) == before
+    assert n_traces() == 1
+
+
+@pytest.mark.parametrize("model", MODELS_THAT_KNOW, ids=lambda model: model.__name__)
+def test_ready_models_are_remembered(model, n_traces):
+    names = parameter_names(model, None)
+    assert _traced(model, names) == _traced(model, names)
+    assert n_traces() == 1
+
+
 class _Callable:
     scale = 1.0
 
@@ -174,6 +207,8 @@ class _Holder:
         with_own_attribute,
         with_inner_import,
         with_globals,
+        with_own_bounds_in_its_code,
+        with_own_bounds_by_name,
         functools.partial(with_keyword, offset=2.0),
         jax.jit(plain),
         in_a_closure(_Holder()),
@@ -187,6 +222,8 @@ class _Holder:
         "own attribute",
         "inner import",
         "globals",
+        "own bounds",
+        "own bounds by name",
         "partial",
         "jit",
         "holder",

@@ -261,3 +261,11 @@ def test_bounds_contain_their_ends():
     assert bounds.contain(np.array([0.0, 1.0]))
     assert not bounds.contain(np.array([0.0, np.nextafter(1.0, 2.0)]))
     assert not bounds.contain(np.array([np.nan, 0.5]))
+
+
+@pytest.mark.parametrize("radius", [0.0, 5e-324])
+def test_a_region_that_has_shrunk_to_nothing_has_no_step(radius):
+    problem = _Linear(0, bounded=False)
+    step = problem.subproblem.step_within(radius)
+    assert step.trial.tolist() == problem.params.tolist()
+    assert step.predicted_reduction == 0

@@ -1,0 +1,162 @@
+"""The graph of Dask arrays -> tasks that each load and reduce some chunks."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from dask.base import optimize
+from dask.core import get_dependencies
+from dask.task_spec import GraphNode, Task, TaskRef
+from dask.typing import Key
+from dask.utils import ensure_dict
+
+from .arrays import ArrayStream
+from .dask_tasks import Layout, Load, reduce_chunks
+
+# Dask takes about half a millisecond for a task, several on a cluster. Small chunks share tasks:
+# up to so many rows, which take some milliseconds, and up to so many chunks.
+_TASK_ROWS = 1_048_576
+_TASK_CHUNKS = 64
+# But reading a chunk may take far longer than reducing it, and then many workers shall share.
+_LEAST_TASKS = 128
+# A chunk that is put together from more pieces than these is left to the workers side by side.
+_MOST_STEPS = 64
+_SHARED = -1
+
+
+class ChunkGraph:
+    """How each chunk of some Dask arrays is computed, from a graph that is optimized once.
+
+    All that only one chunk needs is computed within its task, so that a chunk is read and reduced
+    without Dask's knowing of its parts; what several chunks need stays a task of its own.
+
+    Parameters
+    ----------
+    arrays : sequence of Dask arrays
+        The predictors, y, and the others of the layout, with the same chunks of rows.
+    layout : Layout
+    firsts : ndarray of shape (n_chunks,)
+        First row of each chunk.
+    sizes : sequence of int
+        Rows of each.
+    """
+
+    def __init__(
+        self, arrays: Sequence[Any], layout: Layout, firsts: np.ndarray, sizes: Sequence[int]
+    ) -> None:
+        self.arrays = list(arrays)
+        optimized = optimize(*arrays)
+        self._graph: dict[Key, Any] = {}
+        for array in optimized:
+            self._graph.update(ensure_dict(array.__dask_graph__()))
+        columns = [np.ndim(array) == 2 for array in optimized]
+        self._keys = [
+            tuple(key[0] if is_table else key for key, is_table in zip(keys, columns, strict=True))
+            for keys in zip(*(array.__dask_keys__() for array in optimized), strict=True)
+        ]
+        self._layout = layout
+        self._firsts = firsts
+        self._sizes = sizes
+        self._is_held_by_cluster = False
+        self._owners = self._find_owners()
+        self._task_chunks = self._choose_task_chunks()
+
+    def groups(self, indices: Sequence[int]) -> list[list[int]]:
+        """Return the chunks, in order, that each task shall reduce."""
+        grouped = itertools.groupby(indices, lambda index: index // self._task_chunks)
+        return [list(group) for _, group in grouped]
+
+    def tasks(
+        self, function: Callable[[ArrayStream], Any], name: str, groups: Sequence[Sequence[int]]
+    ) -> tuple[dict[Key, Any], list[Key]]:
+        """Return a graph that gives a tuple of results for each group, and the groups' keys.
+
+        A key has the name and the first and last chunk, so that it is the same in each process.
+        """
+        graph: dict[Key, Any] = {}
+        for group in groups:
+            loads = tuple(map(self._load, group))
+            needs = tuple(dict.fromkeys(key for load in loads for key in load.needs))
+            key = (name, group[0], group[-1])
+            refs = map(TaskRef, needs)
+            graph[key] = Task(key, reduce_chunks, function, self._layout, loads, needs, *refs)
+        keys = list(graph)
+        wanted = [key for task in graph.values() for key in task.dependencies]
+        while wanted:
+            key = wanted.pop()
+            # What is not in the graph is held by a cluster already.
+            if key not in graph and key in self._graph:
+                graph[key] = self._graph[key]
+                wanted.extend(self._dependencies(key))
+        return graph, keys
+
+    def _dependencies(self, key: Key) -> Any:
+        node = self._graph[key]
+        if isinstance(node, GraphNode):
+            return node.dependencies
+        return get_dependencies(self._graph, key)
+
+    def _find_owners(self) -> dict[Key, int]:
+        """Return for each key the only chunk that needs it, or that several do."""
+        owners: dict[Key, int] = {}
+        for index, keys in enumerate(self._keys):
+            wanted = list(keys) if self._sizes[index] else []
+            while wanted:
+                key = wanted.pop()
+                owner = owners.get(key)
+                if owner in (index, _SHARED):
+                    continue
+                if key not in self._graph:
+                    self._is_held_by_cluster = True
+                    continue
+                owners[key] = index if owner is None else _SHARED
+                wanted.extend(self._dependencies(key))
+        return owners
+
+    def _choose_task_chunks(self) -> int:
+        # Data that a cluster holds would travel to the worker that holds another chunk.
+        if self._is_held_by_cluster:
+            return 1
+        n_filled = int(np.count_nonzero(self._sizes))
+        most = _TASK_ROWS * n_filled // sum(self._sizes)
+        return max(1, min(_TASK_CHUNKS, n_filled // _LEAST_TASKS, most))
+
+    def _load(self, index: int) -> Load:
+        """Return how a chunk is computed."""
+        keys = self._keys[index]
+        place = int(self._firsts[index]), int(self._sizes[index])
+        order, needs = self._order(keys, index)
+        if len(order) > _MOST_STEPS:
+            return Load(*place, (), keys, tuple(dict.fromkeys(keys)))
+        last_uses = {key: key for key in order}
+        for key in order:
+            last_uses |= dict.fromkeys(self._dependencies(key), key)
+        done: dict[Key, list[Key]] = {key: [] for key in order}
+        for key, last in last_uses.items():
+            if key not in keys:
+                done[last].append(key)
+        steps = tuple((key, self._graph[key], tuple(done[key])) for key in order)
+        return Load(*place, steps, keys, needs)
+
+    def _order(self, keys: Sequence[Key], index: int) -> tuple[list[Key], tuple[Key, ...]]:
+        """Return what only this chunk needs, each key after those it depends on, and the rest."""
+        order: dict[Key, None] = {}
+        needs: dict[Key, None] = {}
+        visited = set()
+        wanted = [(key, False) for key in keys]
+        while wanted:
+            key, are_dependencies_done = wanted.pop()
+            if are_dependencies_done:
+                order[key] = None
+            elif not self._is_within(key, index):
+                needs[key] = None
+            elif key not in visited:
+                visited.add(key)
+                wanted.append((key, True))
+                wanted.extend((other, False) for other in self._dependencies(key))
+        return list(order), tuple(needs)
+
+    def _is_within(self, key: Key, index: int) -> bool:
+        """Return whether a key is computed in the task of a chunk."""
+        return self._owners.get(key) == index and isinstance(self._graph[key], GraphNode)

@@ -1,0 +1,129 @@
+"""What a Dask task does: it loads some chunks, one after the other, and reduces each of them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from dask.typing import Key
+
+from .._engine import kernel
+from .._engine.equations import Equations
+from .._engine.kernel import Objective
+from .arrays import ArrayStream
+from .rows import Buffers
+
+
+class Layout(NamedTuple):
+    """What the arrays of each chunk are: the predictors, y, and the others that there are."""
+
+    x_name: str
+    n_features: int
+    has_sigma: bool
+    has_weight: bool
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the arrays, in their order."""
+        return [
+            self.x_name,
+            "y",
+            *(["sigma"] if self.has_sigma else []),
+            *(["sample_weight"] if self.has_weight else []),
+        ]
+
+
+class Load(NamedTuple):
+    """How the arrays of one chunk are computed.
+
+    Attributes
+    ----------
+    first_row, n_rows : int
+        The rows that the chunk has by the declaration of its arrays.
+    steps : tuple of (key, node, keys)
+        Nodes of Dask's graph in an order in which they can be computed, each with the keys of
+        results that nobody needs any more after it.
+    keys : tuple of keys
+        Those of the arrays.
+    needs : tuple of keys
+        Results of other tasks that the nodes, or the arrays themselves, are.
+    """
+
+    first_row: int
+    n_rows: int
+    steps: tuple[tuple[Key, Any, tuple[Key, ...]], ...]
+    keys: tuple[Key, ...]
+    needs: tuple[Key, ...]
+
+    def arrays(self, results: Mapping[Key, Any]) -> list[np.ndarray]:
+        """Compute the arrays, given the results of other tasks."""
+        computed = {key: results[key] for key in self.needs}
+        for key, node, done in self.steps:
+            computed[key] = node(computed)
+            for other in done:
+                del computed[other]
+        return [computed[key] for key in self.keys]
+
+
+def reduce_chunks(
+    function: Callable[[ArrayStream], Any],
+    layout: Layout,
+    loads: tuple[Load, ...],
+    needs: tuple[Key, ...],
+    *results: Any,
+) -> tuple[Any, ...]:
+    """Return the function of the rows of each chunk; only one chunk is in memory at a time."""
+    others = dict(zip(needs, results, strict=True))
+    buffers = Buffers()
+    return tuple(function(_open(load, layout, others, buffers)) for load in loads)
+
+
+def _open(load: Load, layout: Layout, others: Mapping[Key, Any], buffers: Buffers) -> ArrayStream:
+    """Return the rows of a chunk.
+
+    Raises
+    ------
+    ValueError
+        If its arrays don't have the shapes that they were declared with.
+    """
+    arrays = load.arrays(others)
+    for name, array in zip(layout.names, arrays, strict=True):
+        _check_shape(name, array, load.n_rows, layout.n_features)
+    x, y, *rest = arrays
+    return ArrayStream(
+        x if np.ndim(x) == 2 else x[:, np.newaxis],
+        y,
+        rest[0] if layout.has_sigma else None,
+        rest[-1] if layout.has_weight else None,
+        is_table=True,
+        x_name=layout.x_name,
+        first_row=load.first_row,
+        buffers=buffers,
+    )
+
+
+def _check_shape(name: str, array: Any, n_rows: int, n_features: int) -> None:
+    # Dask believes what a chunk declares: a function that drops rows of all arrays alike would go
+    # unseen, and the rows behind it would be counted at the wrong places.
+    shape = np.shape(array)
+    is_table = len(shape) == 2
+    if shape[:1] != (n_rows,) or (is_table and shape[1] != n_features):
+        expected = (n_rows, n_features) if is_table else (n_rows,)
+        raise ValueError(
+            f"{name} has the shape {shape} in this chunk, expected {expected} by the chunks that "
+            "the Dask array declares. Call compute_chunk_sizes() on an array whose chunks have "
+            "other sizes than it says, or mend the function that makes them."
+        )
+
+
+def sum_rows(
+    rows: ArrayStream, objective: Objective, points: np.ndarray, *, is_checked: bool
+) -> tuple[Equations, ...]:
+    """Return the equations of a chunk of the arrays, itself worked through in smaller ones."""
+    if is_checked:
+        rows.trust()
+    total: list[Equations] = []
+    for index in range(rows.n_chunks):
+        chunk = rows.chunk(index)
+        parts = [kernel.evaluate(objective, chunk, point) for point in points]
+        total = [a + b for a, b in zip(total, parts, strict=True)] if total else parts
+    return tuple(total)
