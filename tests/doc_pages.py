@@ -30,7 +30,7 @@ PAGES = [
         if "_build" not in path.parts and path.parent.name != "benchmarks"
     ),
 ]
-PYTHON = ("python", "{plot}")
+PYTHON = ("python", "{eval-rst}")
 NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?![\d.])")
 SECONDS = re.compile(r"^ ?(?:s|ms|rows/s|M rows/s)\b")
 
@@ -83,8 +83,13 @@ def run_page(page, names=None):
 
 
 def _run_python(block, page, names):
-    # Options of a directive are no Python; comments in their place keep the numbers of the lines.
-    source = re.sub(r"^:", "#:", block.text, flags=re.MULTILINE)
+    source = block.text
+    if block.language == "{eval-rst}":
+        if not source.startswith(".. plot::"):
+            return ""
+        # A directive and its options are no Python; comments in their place keep the lines' numbers.
+        source = textwrap.dedent(re.sub(r"^.. plot::", "   # plot", source))
+        source = re.sub(r"^:", "#:", source, flags=re.MULTILINE)
     code = compile("\n" * (block.line - 1) + source, str(page), "exec")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(code, names)
