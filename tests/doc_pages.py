@@ -26,11 +26,11 @@ PAGES = [
     ROOT / "README.md",
     *sorted(
         path
-        for path in (ROOT / "docs").rglob("*.md")
+        for path in (*(ROOT / "docs").rglob("*.md"), ROOT / "docs/how_to/plots.rst")
         if "_build" not in path.parts and path.parent.name != "benchmarks"
     ),
 ]
-PYTHON = ("python", "{eval-rst}")
+PYTHON = ("python", "plot")
 NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?![\d.])")
 SECONDS = re.compile(r"^ ?(?:s|ms|rows/s|M rows/s)\b")
 
@@ -58,6 +58,8 @@ class Run(NamedTuple):
 def blocks_of(page):
     """Return the fenced blocks of a page in order."""
     pattern = r"^( *)(`{3,})(\{?[\w-]+\}?)([^\n`]*)\n(.*?)^\1\2$"
+    if page.suffix == ".rst":
+        pattern = r"^( *)(\.\. )(plot)::([^\n]*)\n((?:   [^\n]*\n|\n)+)"
     text = page.read_text()
     found = []
     for match in re.finditer(pattern, text, re.DOTALL | re.MULTILINE):
@@ -83,13 +85,8 @@ def run_page(page, names=None):
 
 
 def _run_python(block, page, names):
-    source = block.text
-    if block.language == "{eval-rst}":
-        if not source.startswith(".. plot::"):
-            return ""
-        # A directive and its options are no Python; comments in their place keep the lines' numbers.
-        source = textwrap.dedent(re.sub(r"^.. plot::", "   # plot", source))
-        source = re.sub(r"^:", "#:", source, flags=re.MULTILINE)
+    # Options of a directive are no Python; comments in their place keep the numbers of the lines.
+    source = re.sub(r"^:", "#:", block.text, flags=re.MULTILINE)
     code = compile("\n" * (block.line - 1) + source, str(page), "exec")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(code, names)
