@@ -25,6 +25,8 @@ ORDER = [
     "_streams",
     "_fit",
     "_problem",
+    "_statistics",
+    "_summary",
     "_result",
     "_progress",
     "_resume",
@@ -132,6 +134,7 @@ HOMES = {
     "scipy": {
         "_problem",
         "_result",
+        "_statistics",
         "display/panels",
         "display/statistics",
         "models/saturations",
