@@ -66,7 +66,8 @@ def correlation(covariance: np.ndarray) -> np.ndarray:
     errors = np.sqrt(np.diag(covariance))
     is_known = np.isfinite(errors) & (errors > 0)
     known = np.where(is_known, errors, 1.0)
-    matrix = np.where(np.isfinite(covariance), covariance, 0.0) / np.outer(known, known)
+    finite = np.where(np.isfinite(covariance), covariance, 0.0)
+    matrix: np.ndarray = finite / np.outer(known, known)
     matrix[~is_known, :] = matrix[:, ~is_known] = np.nan
     np.fill_diagonal(matrix, 1.0)
     return matrix

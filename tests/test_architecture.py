@@ -25,6 +25,8 @@ ORDER = [
     "_streams",
     "_fit",
     "_problem",
+    "_statistics",
+    "_summary",
     "_result",
     "_progress",
     "_resume",
@@ -128,6 +130,7 @@ HOMES = {
     "signal": {"_signals"},
     "rich": {"_progress", "_cli/output"},
     "scipy": {
+        "_statistics",
         "_problem",
         "_result",
         "display/panels",
