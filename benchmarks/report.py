@@ -27,7 +27,7 @@ def _page(results: dict[str, Any], measured: list[Section], plot: str) -> Iterat
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
         f"{machine['system']}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items() if name != "python")
-        + ". How to read and repeat this: [README.md](README.md)."
+        + ". How to read and repeat this: [benchmarks.md](../benchmarks.md)."
     )
     if results["is_quick"]:
         yield "A quick run, which shows that everything runs: its figures mean nothing."

@@ -11,7 +11,7 @@ import numpy as np
 from ._engine.equations import Equations
 from ._engine.kernel import Objective
 from ._engine.loss import LOSS_NAMES
-from ._engine.model import Model, TracedModel
+from ._engine.model import Model, TracedModel, has_star, parameter_names
 from ._engine.remembered import is_row_wise, remember_row_wise
 from ._engine.state import FitState
 from ._engine.subproblem import Bounds
@@ -27,6 +27,19 @@ _PROBE_ROWS = 64
 def is_auto(p0: Any) -> bool:
     """Return whether the start shall be guessed from the data."""
     return isinstance(p0, str) and p0 == "auto"
+
+
+def names_of(model: Model, p0: Any, n_params: int | None = None) -> tuple[str, ...]:
+    """Return the names of the parameters; the start tells how many ``*params`` are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `parameter_names`.
+    """
+    if n_params is None and p0 is not None and not is_auto(p0) and has_star(model):
+        n_params = int(np.size(p0))
+    return parameter_names(model, n_params)
 
 
 def as_bounds(bounds: Any, n_params: int, model: Model | None = None) -> Bounds:
@@ -54,6 +67,7 @@ def as_bounds(bounds: Any, n_params: int, model: Model | None = None) -> Bounds:
     except (TypeError, ValueError):
         raise ValueError(
             f"bounds must be a pair (lower, upper) or a scipy.optimize.Bounds, got {bounds!r}."
+            + _how_to_turn(bounds)
         ) from None
     arrays = []
     for name, bound in (("lower", lower), ("upper", upper)):
@@ -71,8 +85,36 @@ def as_bounds(bounds: Any, n_params: int, model: Model | None = None) -> Bounds:
         raise ValueError(
             f"Each lower bound must be below its upper one; parameter {i} has "
             f"({arrays[0][i]:g}, {arrays[1][i]:g})."
+            + (_how_to_turn(bounds) or _how_to_order(*arrays))
         )
     return Bounds(*arrays)
+
+
+def _how_to_turn(bounds: Any) -> str:
+    """Return what to do with bounds that may be one pair for each parameter."""
+    try:
+        pairs = [(low, high) for low, high in bounds]
+        in_order = all(low is None or high is None or low < high for low, high in pairs)
+    except (TypeError, ValueError):
+        return ""
+    if not in_order:
+        return ""
+    return (
+        " If these are pairs, one for each parameter, as scipy.optimize.minimize takes them, turn "
+        "them: tuple(zip(*bounds)), with -inf and inf for None."
+    )
+
+
+def _how_to_order(lower: np.ndarray, upper: np.ndarray) -> str:
+    """Return what to do with bounds of which one is not below the other."""
+    if (lower > upper).all():
+        return " Lower and upper ones are swapped."
+    if (lower == upper).any():
+        return (
+            " A parameter is held fixed by leaving it out of the model: lambda x, a, c: "
+            "model(x, a, 2.5, c)."
+        )
+    return ""
 
 
 def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarray:
@@ -98,11 +140,15 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
     try:
         start = np.atleast_1d(np.asarray(p0, dtype=float))
     except (TypeError, ValueError):
-        raise ValueError(f'p0 must hold {n_params} numbers or be "auto", got {p0!r}.') from None
-    if start.shape != (n_params,):
         raise ValueError(
-            f"p0 has the shape {start.shape}, but the model has {n_params} parameters: "
-            f"{', '.join(param_names)}."
+            f"p0 must hold {n_params} numbers, one for each of {', '.join(param_names)}, in this "
+            f'order, or be "auto"; got {p0!r}.'
+        ) from None
+    if start.shape != (n_params,):
+        has = f"{start.size} numbers" if start.ndim == 1 else f"the shape {start.shape}"
+        raise ValueError(
+            f"p0 has {has}, but the model has {n_params} parameters: {', '.join(param_names)}. "
+            "Give one start for each, in this order."
         )
     for name, value, low, high in zip(param_names, start, lower, upper, strict=True):
         if not np.isfinite(value):

@@ -1,5 +1,6 @@
 """A fit and its checkpoints: when to save, what a checkpoint is tied to, how to go on from it."""
 
+import functools
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -217,10 +218,12 @@ def _restore_if_needed(
         if resume is Resume.MUST:
             raise
         warn(f"{error} The fit starts afresh.", CheckpointWarning)
-    except NotADirectoryError as error:
+    except CheckpointDirectoryError:
+        raise
+    except OSError as error:
         raise CheckpointDirectoryError(
-            f"The checkpoint directory {checkpoint.directory} is not a directory: {error}. Give "
-            "another one."
+            f"The checkpoint directory {checkpoint.directory} can't be read: {error}. Give one "
+            "that can, or mend what prevents it."
         ) from error
     return None, Past()
 
@@ -242,7 +245,7 @@ def with_few_words(identity: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Old checkpoints have the list.
     """
-    settings = identity["settings"]
+    settings = dict(identity["settings"])
     sizes = settings.get("chunk_size")
     if not isinstance(sizes, list):
         return identity
@@ -361,6 +364,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
+@functools.cache  # they are read from files, which a save in need must not open
 def _versions() -> dict[str, str]:
     """Return the versions that the bits of a result depend on."""
     versions = {name: version(name) for name in ("jax", "jaxlib", "numpy")}

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a file that is being written is finished first, and a fit saves once more.
+"""SIGINT, SIGTERM and SIGHUP: a file in work is finished first, and a fit saves once more.
 
 Python runs a handler between any two steps of the main thread. One that raises could so cut a save
 in two, or skip the `finally` that cleans up behind it; one that saved itself could wait for a lock
@@ -14,26 +14,28 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-# SIGINT first: once its handler is in place, Ctrl-C can't cut the installation of the other.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGINT first: once its handler is in place, Ctrl-C can't cut the installation of the others.
+_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+if hasattr(signal, "SIGHUP"):  # a terminal or a connection to it was closed
+    _SIGNALS += (signal.SIGHUP,)
 
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class Terminated(SystemExit):
-    """SIGTERM came where its default action would have ended the process on the spot."""
+    """SIGTERM or SIGHUP came where its default action would have ended the process on the spot."""
 
 
 class SignalGuard:
-    """Keeps SIGINT and SIGTERM waiting, but for where they are let through.
+    """Keeps SIGINT, SIGTERM and SIGHUP waiting, but for where they are let through.
 
     At its end the handlers that it found are put back and the signals that waited are sent
     again, so that each has the effect that it would have had: Ctrl-C raises `KeyboardInterrupt`,
-    SIGTERM ends the process, and the user's own handlers are called.
+    SIGTERM and SIGHUP end the process, and the user's own handlers are called.
 
     Within `released` signals act at once, through the handler that was there before. Where that
-    is the default action of SIGTERM, `Terminated` is raised instead, and the signal is sent again
-    at the end. After an exception others wait, so that nothing cuts the way out.
+    is the default action, `Terminated` is raised instead, and the signal is sent again at the end.
+    After an exception others wait, so that nothing cuts the way out.
 
     Signals that are ignored, or handled by code that is not Python's, are left alone. In a thread
     that is not the main one nothing is done: only there does Python run handlers.
@@ -99,17 +101,13 @@ class SignalGuard:
     def restore(self) -> None:
         """Put the handlers back, unless somebody has put others there in the meantime."""
         self._interruption = None
-        try:
-            self._put_back(signal.SIGTERM)
-        finally:
-            # Last, for the same reason for which it was first.
-            self._put_back(signal.SIGINT)
+        self._put_all_back(_SIGNALS)
         self._owner = None
 
     def send_again(self) -> None:
         """Send the signals that waited."""
         waiting, self._waiting = self._waiting, []
-        # SIGTERM first: what ends the process makes Ctrl-C needless.
+        # SIGTERM first, by its number: what ends the process makes the others needless.
         for signum in sorted(set(waiting), reverse=True):
             signal.raise_signal(signum)
 
@@ -119,6 +117,15 @@ class SignalGuard:
         if previous is not None and previous is not signal.SIG_IGN:
             self._previous[signum] = previous
             signal.signal(signum, self._handle)
+
+    def _put_all_back(self, signals: tuple[int, ...]) -> None:
+        """Put the handlers back, SIGINT's last for the reason for which it was first."""
+        *others, signum = signals
+        try:
+            self._put_back(signum)
+        finally:
+            if others:
+                self._put_all_back(tuple(others))
 
     def _put_back(self, signum: int) -> None:
         if signum in self._previous and signal.getsignal(signum) == self._handle:

@@ -1,5 +1,6 @@
 """Checkpoints: one JSON file a snapshot, written whole or not at all."""
 
+import errno
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from ._signals import SignalGuard
 from ._storage import Directory, absolute, below, check_path, open_directory
 from ._warnings import warn
 from .exceptions import (
+    CheckpointDirectoryError,
     CheckpointNotFoundError,
     CheckpointWarning,
     CorruptCheckpointError,
@@ -35,6 +37,8 @@ _logger = logging.getLogger("nlsq_sklearn")
 LATEST = "checkpoint_latest.json"
 _DATED = re.compile(r"checkpoint_(\d{8}_\d{6})(?:_(\d{6}))?\.json(\.gz)?", re.ASCII)
 _STAMP = "%Y%m%d_%H%M%S"
+# What is no regular file, but a link or a directory, holds nothing of ours.
+_NO_FILE = (errno.ELOOP, errno.EINVAL, errno.EISDIR)
 
 
 class CheckpointInfo(NamedTuple):
@@ -244,6 +248,9 @@ class JSONCheckpoint:
         ------
         CheckpointNotFoundError
             If there is no checkpoint.
+        CheckpointDirectoryError
+            If what is there can't be read, for a reason that may pass: no permission, a store
+            that is away, too many open files.
         CorruptCheckpointError
             If there are files, and none of them is whole.
         IncompatibleCheckpointError
@@ -272,6 +279,12 @@ class JSONCheckpoint:
         if found is None and not reader.failures:
             raise CheckpointNotFoundError(
                 f"Checkpoint not found in {files.location('')}: another writer has just removed it."
+            )
+        if found is None and reader.is_refused:
+            raise CheckpointDirectoryError(
+                f"The checkpoints in {files.location('')} can't be read: "
+                + "; ".join(reader.failures)
+                + ". They may be whole: mend what prevents it, and start again."
             )
         if found is None:
             raise CorruptCheckpointError(
@@ -326,6 +339,8 @@ class Reader:
         self._files = files
         self.failures: list[str] = []
         self.has_seen_any = False
+        # Whether a file could not be read, whatever is in it.
+        self.is_refused = False
 
     def newest(self) -> tuple[str, dict[str, Any]] | None:
         """Return the path and the record, None if there is none."""
@@ -357,6 +372,7 @@ class Reader:
         except FileNotFoundError:  # pruned by another writer since the names were read
             return None
         except (OSError, ValueError) as error:
+            self.is_refused |= isinstance(error, OSError) and error.errno not in _NO_FILE
             self.failures.append(f"{self._files.location(name)}: {error}")
             return None
 
@@ -427,4 +443,6 @@ def _is_time(stamp: str) -> bool:
 
 
 def _next_second(stamp: str) -> str:
+    if stamp == "99991231_235959":
+        raise OSError(errno.ERANGE, "no name is later than that of a file there; remove it")
     return (datetime.strptime(stamp, _STAMP) + timedelta(seconds=1)).strftime(_STAMP)

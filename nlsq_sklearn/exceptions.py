@@ -35,7 +35,7 @@ class CheckpointError(Exception):
 
 
 class CheckpointDirectoryError(CheckpointError, OSError):
-    """The checkpoint directory can't be written to.
+    """The checkpoint directory can't be written to, or not be read.
 
     Examples
     --------

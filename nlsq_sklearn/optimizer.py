@@ -1,12 +1,11 @@
 """`AdaptiveHybridStreamingOptimizer`: the face for scripts in the style of `curve_fit`."""
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-from ._engine.model import parameter_names
+from ._engine.model import has_star
 from ._engine.remembered import traced
 from ._engine.state import FitState, Status
 from ._engine.trust_region import Tolerances
@@ -20,7 +19,7 @@ from ._problem import (
     as_tolerances,
     check_enough_rows,
     draw_starts,
-    is_auto,
+    names_of,
 )
 from ._progress import ProgressBar
 from ._result import CurveFitResult, Past, as_result
@@ -105,7 +104,8 @@ class AdaptiveHybridStreamingOptimizer:
                 max_checkpoints=max_checkpoints,
                 compression=checkpoint_compression,
             )
-        _ = self._param_names(None)
+        if n_params is not None or not has_star(model):  # else p0 tells how many there are
+            _ = names_of(model, None, n_params)
 
     def fit(
         self,
@@ -243,7 +243,7 @@ class AdaptiveHybridStreamingOptimizer:
         show_progress: bool,
     ) -> CurveFitResult:
         """Fit rows wherever they come from; see `fit`."""
-        names = self._param_names(p0)
+        names = names_of(self._model, p0, self._n_params)
         check_enough_rows(stream, names)
         model = traced(self._model, names, stream.n_features)
         limits = as_bounds(bounds, len(names), self._model)
@@ -261,13 +261,6 @@ class AdaptiveHybridStreamingOptimizer:
         past = past._replace(elapsed=past.elapsed + time.monotonic() - started_at)
         return as_result(state, problem, stream, past, absolute_sigma=absolute_sigma)
 
-    def _param_names(self, p0: Any) -> tuple[str, ...]:
-        n_params = self._n_params
-        if n_params is None and p0 is not None and not is_auto(p0):
-            with contextlib.suppress(TypeError):  # no sequence: said when it is checked
-                n_params = None if _has_named_params(self._model) else len(p0)
-        return parameter_names(self._model, n_params)
-
     def _run(
         self, problem: Problem, stream: Stream, *, resume: bool, show_progress: bool
     ) -> tuple[FitState, Past]:
@@ -279,12 +272,3 @@ class AdaptiveHybridStreamingOptimizer:
             return run_resumable(problem, stream, self._checkpoint, how)
         with ProgressBar(stream.n_rows, stream.n_chunks) as bar:
             return run_resumable(problem, stream, self._checkpoint, how, [bar])
-
-
-def _has_named_params(model: Callable[..., Any]) -> bool:
-    """Return whether the signature alone tells the number of parameters."""
-    try:
-        parameter_names(model, None)
-    except ValueError:
-        return False
-    return True

@@ -24,7 +24,7 @@ from ._batches import BatchState, load_batches, save_batches, update_batch
 from ._callbacks import CallbackBridge
 from ._engine.covariance import covariance
 from ._engine.loss import LOSS_NAMES
-from ._engine.model import TracedModel, parameter_names
+from ._engine.model import TracedModel
 from ._engine.remembered import traced
 from ._engine.state import FitState, Status
 from ._fit import Problem
@@ -35,7 +35,7 @@ from ._problem import (
     as_start,
     as_tolerances,
     draw_starts,
-    is_auto,
+    names_of,
 )
 from ._result import CurveFitResult, Past, as_result, as_result_of_batches
 from ._resume import Resume, identify, run_resumable
@@ -520,8 +520,7 @@ class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixi
         if self.model is None:
             names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(n_features)])
             return traced(affine, ("intercept", *names), n_features)
-        n_params = None if self.p0 is None or is_auto(self.p0) else np.size(self.p0)
-        return traced(self.model, parameter_names(self.model, n_params), n_features)
+        return traced(self.model, names_of(self.model, self.p0), n_features)
 
     def _start_of_fit(self) -> Any:
         """Return the parameters of the last fit, if this one shall start there."""

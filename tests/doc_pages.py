@@ -10,11 +10,16 @@ import importlib.util
 import io
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
+
+from click.testing import CliRunner
+
+from nlsq_sklearn._cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -89,7 +94,14 @@ def _run_python(block, page, names):
 def _run_shell(block):
     """Check the syntax of a shell block, and run its lines of our own command."""
     subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
-    return ""
+    printed = ""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["nlsq-sklearn"]:
+            result = CliRunner().invoke(main, words[1:])
+            assert result.exit_code == 0, result.output
+            printed += result.stdout
+    return printed
 
 
 def numbers_agree(printed, shown):
@@ -111,6 +123,7 @@ def lines_agree(printed, shown):
 
     Spaces don't count, nor do seconds; ``...`` stands for anything.
     """
+    shown = shown.strip()
     pattern, numbers, end = "", [], 0
     for match in NUMBER.finditer(shown):
         pattern += _as_pattern(shown[end : match.start()])

@@ -155,6 +155,7 @@ def _answer(task, writer):
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         warnings.simplefilter("error")
         module, _, name = task["function"].partition(":")
         function = getattr(importlib.import_module(module), name)

@@ -5,6 +5,7 @@ import copy
 import gzip
 import hashlib
 import json
+import sys
 import time
 import tracemalloc
 import warnings
@@ -80,16 +81,18 @@ def real_files(tmp_path_factory):
                 contents["mid-pass" + suffix] = content
         contents["dated" + suffix] = content
         contents["latest.json"] = (directory / LATEST).read_bytes()
-    stream = StreamingCurveFitRegressor(
-        _curve, p0=[1, 0.5], checkpoint=tmp_path_factory.mktemp("stream")
-    )
+    checkpoint = JSONCheckpoint(tmp_path_factory.mktemp("stream"), interval=0, compression=True)
+    stream = StreamingCurveFitRegressor(_curve, p0=[1, 0.5], checkpoint=checkpoint)
     stream.partial_fit(x[:10, np.newaxis], y[:10])
-    contents["partial_fit.json"] = (stream.checkpoint / LATEST).read_bytes()
+    contents["partial_fit.json"] = (Path(checkpoint.directory) / LATEST).read_bytes()
+    stream.partial_fit(x[10:, np.newaxis], y[10:])
+    contents["partial_fit.json.gz"] = Path(checkpoint.list()[-1].path).read_bytes()
     return contents
 
 
 KINDS = [
-    *("dated.json", "dated.json.gz", "mid-pass.json", "latest.json", "partial_fit.json"),
+    *("dated.json", "dated.json.gz", "latest.json", "mid-pass.json", "mid-pass.json.gz"),
+    *("partial_fit.json", "partial_fit.json.gz"),
 ]
 
 
@@ -348,6 +351,52 @@ def test_a_huge_file_is_refused_before_it_fills_the_memory(checkpoint, names):
     finally:
         tracemalloc.stop()
     assert time.monotonic() - started_at < 20
+
+
+class _Audit:
+    """Notes what Python does that leaves traces: files, processes, sockets, imports, code."""
+
+    KINDS = ("open", "import", "exec", "compile", "os.", "subprocess.", "socket.", "shutil.")
+
+    def __init__(self):
+        self.is_on = False
+        self.events = []
+        sys.addaudithook(self._note)  # for the life of the process: it can't be taken away
+
+    def _note(self, event, arguments):
+        if self.is_on and event.startswith(self.KINDS):
+            self.events.append((event, arguments[0]))
+
+    def __enter__(self):
+        self.is_on = True
+        return self.events
+
+    def __exit__(self, *error):
+        self.is_on = False
+
+
+@pytest.mark.parametrize("kind", ["mid-pass.json", "partial_fit.json"])
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "../../elsewhere.json", "file:///etc/passwd", "s3://bucket/key", "$(id)"],
+)
+def test_a_path_in_a_file_leads_nowhere_and_no_code_runs(checkpoint, real_files, kind, path):
+    """Wherever it stands: all that is opened is in the directory."""
+    record = json.loads(real_files[kind])
+    del record["digest"]
+    audit = _Audit()
+    for place in list(_paths(record))[1:]:
+        _put(checkpoint, LATEST, _signed(_replaced(record, place, path)))
+        with audit as events, contextlib.suppress(CheckpointError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", CheckpointWarning)  # of other versions
+            _resume_forged(checkpoint, kind, record["identity"])
+    _put(checkpoint, LATEST, _signed({**record, "directory": path, "path": path}))
+    with audit as events:
+        _resume_forged(checkpoint, kind, record["identity"])
+    # What is open already has a number.
+    touched = {(event, str(what)) for event, what in events if not isinstance(what, int)}
+    directory = str(checkpoint.directory)
+    assert touched == {("os.scandir", directory), ("open", f"{directory}/{LATEST}")}
 
 
 def test_a_directory_or_a_link_in_the_place_of_a_file_is_passed_over(checkpoint, tmp_path):

@@ -210,6 +210,15 @@ def test_the_estimator_shows_its_history(undisturbed):
     assert display.history == undisturbed.history
 
 
+def test_the_directory_of_an_estimator_shows_its_fit_if_it_is_the_only_one(tmp_path):
+    estimator = StreamingCurveFitRegressor(model, p0=P0, checkpoint=tmp_path)
+    history = estimator.fit(X[:, np.newaxis], Y).history_
+    assert ConvergenceDisplay.from_checkpoint(tmp_path).history == tuple(history)
+    estimator.fit(X[:, np.newaxis], Y[::-1])
+    with pytest.raises(CheckpointNotFoundError, match=r"of 2 fits\. Give the folder of one.*fit_"):
+        ConvergenceDisplay.from_checkpoint(tmp_path)
+
+
 def test_axes_given_are_drawn_into(undisturbed):
     figure, axes = plt.subplots(1, 3)
     display = ConvergenceDisplay.from_result(undisturbed, ax=axes)
@@ -224,6 +233,8 @@ def test_without_a_fit_there_is_nothing_to_show(tmp_path):
         ConvergenceDisplay.from_estimator(StreamingCurveFitRegressor())
     with pytest.raises(CheckpointNotFoundError):
         ConvergenceDisplay.from_checkpoint(tmp_path)
+    with pytest.raises(CheckpointNotFoundError):
+        ConvergenceDisplay.from_checkpoint(tmp_path / "missing")
 
 
 def test_a_stream_of_batches_has_no_passes_to_show(tmp_path):

@@ -172,6 +172,14 @@ def test_partial_fit_takes_a_dask_array_chunk_by_chunk(data):
     np.testing.assert_array_equal(fitted.popt_, reference.popt_)
 
 
+@pytest.mark.parametrize("sizes", [(10,) * 3000, (9, 11) * 1500])
+def test_a_checkpoint_is_small_however_many_chunks_there_are(data, tmp_path, sizes):
+    X, y = (a[: sum(sizes)].rechunk({0: sizes}) for a in lazy(data))
+    regressor(checkpoint=tmp_path).fit(X, y)
+    [latest] = tmp_path.rglob("checkpoint_latest.json")
+    assert latest.stat().st_size < 4000
+
+
 # Its memory is read from /proc: getrusage knows the parent's, which a new process inherits.
 _LARGE = """
 import dask.array as da, jax.numpy as jnp, numpy as np

@@ -116,6 +116,15 @@ def test_a_chunk_of_another_size_than_it_says_is_named(scheduler):
         fit(X, replaced_block(y, 3, lambda block: block[1:]))
 
 
+def test_a_chunk_whose_arrays_all_lack_rows_is_named(scheduler):
+    # Nothing else could tell: they fit each other.
+    X, y = make_data(1_000_000)
+    X = replaced_block(X[:, 0], 3, lambda block: block[1:])[:, np.newaxis]
+    words = r"Chunk 3 \(rows 300000 to 399999\).*X has the shape \(99999, 1\).*\(100000, 1\)"
+    with pytest.raises(ChunkError, match=words):
+        fit(X, replaced_block(y, 3, lambda block: block[1:]))
+
+
 def with_nan(block):
     return np.where(np.arange(block.size) == 25, np.nan, block)
 

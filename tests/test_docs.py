@@ -74,3 +74,9 @@ def test_the_commands_to_install_name_extras_that_there_are():
         ):
             for extra in extras.split(","):
                 assert f"\n{extra} = [" in project, f"{page.name} names the extra {extra}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_tests_that_a_page_names_exist(page):
+    named = re.findall(r"`(tests/[^`]*)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the fit saves once more, no save is cut in two, handlers are put back."""
+"""SIGTERM, SIGHUP and Ctrl-C save once more, cut no save in two; handlers are put back."""
 
 import json
 import os
@@ -15,8 +15,9 @@ from tests.interrupted_fit import N_CHUNKS
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are sent to processes")
 
-INT, TERM = signal.SIGINT, signal.SIGTERM
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)
 BOTH = pytest.mark.parametrize("signum", [INT, TERM], ids=["SIGINT", "SIGTERM"])
+ALL = pytest.mark.parametrize("signum", [INT, TERM, HUP], ids=["SIGINT", "SIGTERM", "SIGHUP"])
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def expected(server):
 @pytest.fixture
 def handlers():
     """Put the handlers of this process back, and return what was called."""
-    found = {signum: signal.getsignal(signum) for signum in (INT, TERM)}
+    found = {signum: signal.getsignal(signum) for signum in (INT, TERM, HUP)}
     calls = []
     signal.signal(TERM, lambda signum, frame: calls.append(signum))
     yield calls
@@ -42,7 +43,7 @@ def handlers():
 
 
 def ended_by(outcome, signum):
-    return outcome.is_interrupted if signum == INT else outcome.signal == TERM
+    return outcome.is_interrupted if signum == INT else outcome.signal == signum
 
 
 def load(directory):
@@ -55,7 +56,7 @@ def load(directory):
 # Fits
 
 
-@BOTH
+@ALL
 def test_a_signal_in_mid_pass_saves_all_chunks_summed_so_far(server, expected, tmp_path, signum):
     outcome = server("fit_and_signal_in_a_chunk", str(tmp_path), signum)
     assert ended_by(outcome, signum)
@@ -137,7 +138,7 @@ def test_a_fit_within_a_fit_saves_both(server, expected, tmp_path, signum):
     assert server("fit", str(tmp_path / "inner")).answer == expected
 
 
-@BOTH
+@ALL
 def test_a_signal_in_partial_fit_saves_the_batch(server, tmp_path, signum):
     expected = server("stream", None).answer
     directory = str(tmp_path / "stream")
@@ -223,12 +224,14 @@ def test_a_handler_that_is_installed_in_the_meantime_stays(handlers):
     assert handlers == [TERM]
 
 
-def test_an_ignored_signal_stays_ignored(handlers):
-    signal.signal(INT, signal.SIG_IGN)
+@ALL
+def test_an_ignored_signal_stays_ignored(handlers, signum):
+    """Of a background job Ctrl-C is, under ``nohup`` SIGHUP."""
+    signal.signal(signum, signal.SIG_IGN)
     with SignalGuard() as guard, guard.released():
-        assert signal.getsignal(INT) == signal.SIG_IGN
-        signal.raise_signal(INT)
-    assert signal.getsignal(INT) == signal.SIG_IGN
+        assert signal.getsignal(signum) == signal.SIG_IGN
+        signal.raise_signal(signum)
+    assert signal.getsignal(signum) == signal.SIG_IGN
 
 
 def test_in_another_thread_nothing_is_installed(handlers):
@@ -249,7 +252,7 @@ def test_a_fork_of_a_guarded_process_ends_by_sigterm_as_any_other(server):
 
 
 def test_a_handler_that_raises_while_they_are_put_back_leaves_none_of_ours(handlers):
-    found = signal.getsignal(INT)
+    found, hang_up = signal.getsignal(INT), signal.getsignal(HUP)
 
     def fail(signum, frame):
         raise LookupError
@@ -259,3 +262,4 @@ def test_a_handler_that_raises_while_they_are_put_back_leaves_none_of_ours(handl
         signal.raise_signal(TERM)
     assert signal.getsignal(INT) == found
     assert signal.getsignal(TERM) is fail
+    assert signal.getsignal(HUP) == hang_up

@@ -4,6 +4,7 @@ import click
 
 from .checkpoints import checkpoints
 from .fit import fit
+from .models import list_models
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -13,4 +14,5 @@ def main() -> None:
 
 
 main.add_command(fit)
+main.add_command(list_models)
 main.add_command(checkpoints)

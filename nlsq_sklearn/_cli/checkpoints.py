@@ -11,13 +11,21 @@ import click
 from .._storage import absolute, as_url, check_path
 from .._survey import SavedFile, SavedFit, SavedState, fits_below, state_of
 from .messages import debug_option, plainly, say
-from .output import age, count, duration, number, print_json, print_table, printable, size
+from .output import (
+    age,
+    count,
+    duration,
+    json_option,
+    number,
+    print_json,
+    print_table,
+    printable,
+    size,
+)
 from .record import print_record, progress, record_as_json, summary_as_json
 
 # Digits in the name of the folder that an estimator makes for each fit: shown at least, and all.
 _FEWEST_DIGITS, _MOST_DIGITS = 6, 32
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @click.group()

@@ -15,7 +15,7 @@ import numpy as np
 from .._engine.loss import LOSS_NAMES
 from .._engine.remembered import traced
 from .._files import Columns, open_file
-from .._problem import as_bounds, as_start, as_tolerances
+from .._problem import as_bounds, as_start, as_tolerances, names_of
 from .._result import CurveFitResult
 from .._storage import absolute, as_url
 from .._survey import SavedFit, state_of
@@ -138,9 +138,9 @@ class Request:
 
     @property
     def bounds(self) -> Any:
-        """The bounds, or None where none are given."""
+        """The bounds, or None where none are given: the model's own are taken then."""
         if self.lower is None and self.upper is None:
-            return (-np.inf, np.inf)
+            return None
         sides = (self.lower or [-np.inf], self.upper or [np.inf])
         return tuple(side[0] if len(side) == 1 else side for side in sides)
 
@@ -209,9 +209,9 @@ def _fit(
     )
     p0 = request.start(function)
     # Reading a file may take minutes: what can be told before is told before.
-    names = optimizer._param_names(p0)
+    names = names_of(function, p0)
     traced(function, names, len(request.x))
-    as_start(p0, as_bounds(request.bounds, len(names)), names)
+    as_start(p0, as_bounds(request.bounds, len(names), function), names)
     is_resumed = _look_for_saved(request)
     return optimizer._fit_stream(
         open_file(file, request.columns, request.chunk_size),

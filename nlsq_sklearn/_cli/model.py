@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .. import models
+
 
 def load_model(text: str) -> Callable[..., Any]:
     """Return the model that a word names.
@@ -41,9 +43,7 @@ def load_model(text: str) -> Callable[..., Any]:
 
 
 def _ready_model(name: str) -> Callable[..., Any]:
-    from .. import models
-
-    names = sorted(n for n in models.__all__ if hasattr(getattr(models, n), "formula"))
+    names = ready_names()
     if name in names:
         return getattr(models, name)  # type: ignore[no-any-return]
     if name.endswith(".py"):
@@ -57,6 +57,11 @@ def _ready_model(name: str) -> Callable[..., Any]:
         f"There is no model {name!r}.{_nearest(name, names)} There are: {', '.join(names)}. One "
         "of your own is given as path/to/file.py:function."
     )
+
+
+def ready_names() -> list[str]:
+    """Return the names of the ready models."""
+    return sorted(name for name in models.__all__ if hasattr(getattr(models, name), "formula"))
 
 
 def _nearest(name: str, names: list[str]) -> str:

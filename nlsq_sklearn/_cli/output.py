@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
 # Tables that are piped are not cut to the width of a terminal that is not there.
 _WIDTH_OF_A_PIPE = 10_000
 

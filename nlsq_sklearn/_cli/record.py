@@ -155,8 +155,12 @@ def _tied_to(record: Mapping[str, Any]) -> Iterator[list[str]]:
     identity = record.get("identity")
     for name, part in identity.items() if isinstance(identity, dict) else ():
         if isinstance(part, dict):
-            # Starts and bounds stand beside the parameters.
-            shown = {k: v for k, v in part.items() if not isinstance(v, list)}
+            # Starts and bounds stand beside the parameters; what is not set says nothing.
+            shown = {
+                key: value
+                for key, value in part.items()
+                if not isinstance(value, list) and value is not None and value is not False
+            }
             yield [name, ", ".join(f"{key} {_brief(value)}" for key, value in shown.items())]
         elif name != "number of parameters":
             yield [name, _brief(part)]

@@ -108,6 +108,11 @@ def parameter_names(model: Model, n_params: int | None) -> tuple[str, ...]:
     return names
 
 
+def has_star(model: Model) -> bool:
+    """Return whether the signature of a function leaves the number of parameters open."""
+    return callable(model) and _positional_parameters(model)[1]
+
+
 def _positional_parameters(model: Model) -> tuple[tuple[str, ...], bool]:
     """Return the names of the positional arguments, x first, and whether ``*args`` follows."""
     try:

@@ -32,16 +32,26 @@ def aligned_empty(*shape: int) -> np.ndarray:
     return raw[first : first + n_values].reshape(*outer, rows + SLACK)[..., :rows]
 
 
+def is_ready(column: np.ndarray) -> bool:
+    """Return whether `operand` takes a column where it lies."""
+    return _find(column) is not None
+
+
 def operand(column: np.ndarray) -> Operand:
     """Return memory that holds a column or several, of float64, shape (rows,) or (n, rows)."""
-    base = column.base
-    if isinstance(base, np.ndarray) and base.dtype == np.float64:
-        found = _within(column, base) if column.ndim == 1 else _whole(column, base)
-        if found is not None:
-            return found
+    found = _find(column)
+    if found is not None:
+        return found
     copy = aligned_empty(*column.shape)
     copy[...] = column
     return operand(copy)
+
+
+def _find(column: np.ndarray) -> Operand | None:
+    base = column.base
+    if not isinstance(base, np.ndarray) or base.dtype != np.float64:
+        return None
+    return _within(column, base) if column.ndim == 1 else _whole(column, base)
 
 
 def _within(column: np.ndarray, base: np.ndarray) -> Operand | None:

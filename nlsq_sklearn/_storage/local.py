@@ -30,7 +30,7 @@ class LocalDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise NotADirectoryError(
-                errno.ENOTDIR, "there is a file of this name", str(self.path)
+                errno.ENOTDIR, "a file of this name exists", str(self.path)
             ) from None
         self.sweep()
 

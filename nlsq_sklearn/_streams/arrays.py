@@ -185,10 +185,9 @@ class ArrayStream:
         ValueError
             If there is a row that can't be used; the message names the first of all.
         """
+        columns = [take(x, firsts, run_rows) for x in self._x]
         taken = ArrayStream(
-            take(self._x[0], firsts, run_rows)
-            if self._is_table
-            else [take(x, firsts, run_rows) for x in self._x],
+            columns[0] if self._is_table else columns,
             take(self._y, firsts, run_rows),
             None if self._sigma is None else take(self._sigma, firsts, run_rows),
             None if self._weight is None else take(self._weight, firsts, run_rows),

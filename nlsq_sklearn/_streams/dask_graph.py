@@ -8,10 +8,11 @@ import numpy as np
 from dask.base import optimize
 from dask.core import get_dependencies
 from dask.task_spec import GraphNode, Task, TaskRef
+from dask.typing import Key
 from dask.utils import ensure_dict
 
 from .arrays import ArrayStream
-from .dask_tasks import Key, Layout, Load, reduce_chunks
+from .dask_tasks import Layout, Load, reduce_chunks
 
 # Dask takes about half a millisecond for a task, several on a cluster. Small chunks share tasks:
 # up to so many rows, which take some milliseconds, and up to so many chunks.
@@ -117,9 +118,9 @@ class ChunkGraph:
         # Data that a cluster holds would travel to the worker that holds another chunk.
         if self._is_held_by_cluster:
             return 1
-        n_filled = np.count_nonzero(self._sizes)
+        n_filled = int(np.count_nonzero(self._sizes))
         most = _TASK_ROWS * n_filled // sum(self._sizes)
-        return int(max(1, min(_TASK_CHUNKS, n_filled // _LEAST_TASKS, most)))
+        return max(1, min(_TASK_CHUNKS, n_filled // _LEAST_TASKS, most))
 
     def _load(self, index: int) -> Load:
         """Return how a chunk is computed."""

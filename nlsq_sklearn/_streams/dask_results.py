@@ -175,19 +175,17 @@ class ChunkResults:
         Of tasks computed side by side the scheduler raises the error that it meets first, without
         a word of its chunk: that may be another one at each run.
         """
-        cause = None
         while indices:
             half = indices[: (len(indices) + 1) // 2]
             try:
                 self._compute([[index] for index in half])
             except Exception as error:
-                cause = half[0], error
                 if len(half) == 1:
-                    return cause
+                    return half[0], error
                 indices = half
             else:
                 indices = indices[len(half) :]
-        return cause
+        return None
 
     def _describe(self, indices: Sequence[int]) -> str:
         """Return which chunks and rows these are, in words."""

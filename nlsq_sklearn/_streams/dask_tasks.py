@@ -1,17 +1,16 @@
 """What a Dask task does: it loads some chunks, one after the other, and reduces each of them."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from dask.typing import Key
 
 from .._engine import kernel
 from .._engine.equations import Equations
 from .._engine.kernel import Objective
 from .arrays import ArrayStream
 from .rows import Buffers
-
-Key = Hashable
 
 
 class Layout(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 
 from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective
-from .._engine.operands import aligned_empty
+from .._engine.operands import aligned_empty, is_ready
 from .._engine.spread import Spread
 from ..exceptions import InvalidRowError
 
@@ -123,22 +123,23 @@ class Rows(NamedTuple):
         places = Buffers() if buffers is None else buffers
         places.begin()
 
-        def pad(values: np.ndarray, padded: np.ndarray | None = None) -> np.ndarray:
-            if padded is None:
-                if values.size == n_rows:
-                    return values
-                padded = places.take(n_rows)
-            padded[: values.size] = values
+        def fill(place: np.ndarray, values: np.ndarray) -> np.ndarray:
+            place[: values.size] = values
             # A real row, not zeros: the model may be undefined at 0.
-            padded[values.size :] = values[-1]
-            return padded
+            place[values.size :] = values[-1]
+            return place
+
+        def pad(values: np.ndarray) -> np.ndarray:
+            if values.size == n_rows and (buffers is None or is_ready(values)):
+                return values
+            return fill(places.take(n_rows), values)
 
         if len(self.columns) == 1:
             x = pad(self.columns[0])
         else:
             x = places.take(len(self.columns), n_rows)
-            for column, padded in zip(self.columns, x, strict=True):
-                pad(column, padded)
+            for place, column in zip(x, self.columns, strict=True):
+                fill(place, column)
         return Chunk(
             x,
             pad(self.y),
@@ -149,9 +150,11 @@ class Rows(NamedTuple):
 
 
 class Buffers:
-    """Arrays that chunks are padded in, the same ones for each chunk in turn.
+    """Arrays that chunks are copied to, the same ones for each chunk in turn.
 
-    Fresh ones would cost as much again as the copy: the system clears their pages first.
+    The compiled programs read an array where it is if it is aligned, and else copy it to fresh
+    memory. The system clears that page by page, which takes as long as the sums themselves where
+    memory is given back at once: so it is in the workers of a Dask cluster.
     """
 
     def __init__(self) -> None:

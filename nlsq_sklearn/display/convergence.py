@@ -1,5 +1,6 @@
 """`ConvergenceDisplay`: how a fit came to its answer, pass by pass."""
 
+import contextlib
 import os
 import textwrap
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ import numpy as np
 from .._engine.state import Status
 from .._result import CurveFitResult
 from .._resume import parse
+from .._survey import fits_below
 from ..checkpoint import JSONCheckpoint
-from ..exceptions import CorruptCheckpointError
+from ..exceptions import CheckpointNotFoundError, CorruptCheckpointError
 from ..regressor import StreamingCurveFitRegressor
 from .drawing import BLUE, GREY, VERMILLION, legend_above, new_axes, require_matplotlib
 
@@ -132,8 +134,8 @@ class ConvergenceDisplay:
         Parameters
         ----------
         directory : path-like, str or JSONCheckpoint
-            Where the fit saves to. With an estimator's ``checkpoint`` that is the folder of the
-            fit in it.
+            Where the fit saves to, or the ``checkpoint`` of an estimator with the folder of one
+            fit in it; of several give the folder of one.
         ax : array-like of three matplotlib Axes or None, default=None
             Where to draw; with None in a new figure.
 
@@ -144,13 +146,12 @@ class ConvergenceDisplay:
         Raises
         ------
         CheckpointNotFoundError
-            If there is no checkpoint.
+            If there is no checkpoint, or those of several fits.
         CorruptCheckpointError
             If no file can be trusted, or it is not that of a fit but of `partial_fit`.
         """
         require_matplotlib("ConvergenceDisplay")
-        found = directory if isinstance(directory, JSONCheckpoint) else JSONCheckpoint(directory)
-        path, record = found.load_with_path()
+        path, record = _load(directory)
         if record.get("phase") == "partial_fit":
             raise CorruptCheckpointError(
                 f"{path} is the checkpoint of a partial_fit, which has no passes to show."
@@ -260,6 +261,25 @@ class ConvergenceDisplay:
         self.axes_[-1].set_xlabel("\n".join(["pass", *textwrap.wrap(self.status)]))
 
 
+def _load(directory: str | os.PathLike[str] | JSONCheckpoint) -> tuple[str, dict[str, Any]]:
+    """Return the newest checkpoint of the one fit of a directory, or below it, and its path."""
+    checkpoint = directory if isinstance(directory, JSONCheckpoint) else JSONCheckpoint(directory)
+    try:
+        return checkpoint.load_with_path()
+    except CheckpointNotFoundError:
+        folders = []
+        with contextlib.suppress(FileNotFoundError):  # there is no such directory
+            folders = [fit.directory for fit in fits_below(checkpoint.directory)]
+        if not folders:
+            raise
+    if len(folders) > 1:
+        raise CheckpointNotFoundError(
+            f"{checkpoint.directory} holds the checkpoints of {len(folders)} fits. Give the folder "
+            f"of one, for instance {folders[0]}; `nlsq-sklearn checkpoints list` shows them."
+        )
+    return JSONCheckpoint(folders[0]).load_with_path()
+
+
 def _within_reach(costs: np.ndarray, is_accepted: np.ndarray) -> np.ndarray:
     """Return the costs without those that would hide how the accepted ones fall."""
     highest = costs[is_accepted].max(initial=0.0)
@@ -284,4 +304,5 @@ def _set_scale(axes: Any, values: np.ndarray) -> None:
         axes.set_yscale("log")
     else:
         # Full Gauss-Newton steps have the damping 0, exact data the cost 0.
-        axes.set_yscale("symlog", linthresh=positive.min())
+        decade = 10.0 ** np.floor(np.log10(positive.min()))
+        axes.set_yscale("symlog", linthresh=decade)

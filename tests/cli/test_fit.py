@@ -200,6 +200,34 @@ def test_parameters_that_the_data_do_not_determine_are_null_and_told(directory):
     assert "do not determine a, b" in stderr
 
 
+def test_a_ready_model_guesses_its_start_and_brings_its_bounds(directory, table):
+    arguments = ["fit", "exponential_decay", *FIT[2:]]
+    popt, _ = curve_fit(decay, table["time"], table["counts"])
+    for options in ([], ["--p0", "auto"], ["--p0", "1,1,1"]):
+        answer = fit(*arguments, *options)
+        values = [parameter["value"] for parameter in answer["parameters"].values()]
+        np.testing.assert_allclose(values, popt, rtol=1e-6)
+    saved = [*arguments, "--checkpoint", "saved", "--resume"]
+    assert bits(fit(*saved)) == bits(fit(*saved))
+    assert "amplitude" in run("checkpoints", "show", "saved")[0]
+    assert "Did you mean 'gaussian'?" in refusal("fit", "gausian", *FIT[2:])
+
+
+def test_the_ready_models_are_listed_with_their_parameters():
+    models = json.loads(run("models", "--json")[0])
+    assert models["gaussian"]["parameters"] == ["amplitude", "center", "sigma", "offset"]
+    assert len(models) >= 13
+    table = run("models")[0]
+    assert all(name in table for name in models)
+
+
+def test_a_model_of_any_number_of_parameters_takes_it_from_p0(directory):
+    (directory / "star.py").write_text("def line(t, *p):\n    return p[0] + p[1] * t\n")
+    arguments = ["fit", "star.py:line", *FIT[2:]]
+    assert list(fit(*arguments, "--p0", "1,1")["parameters"]) == ["p0", "p1"]
+    assert "p0: one start for each" in refusal(*arguments)
+
+
 def test_a_model_may_live_in_a_module(directory):
     arguments = ["fit", "models:decay", *FIT[2:]]
     assert fit(*arguments)["parameters"] == fit(*FIT)["parameters"]

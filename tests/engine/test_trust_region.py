@@ -32,8 +32,8 @@ class _Curve(NamedTuple):
             return equations_of(residual, jacobian, residual + self.y)
 
 
-def _decay(noise=0.05):
-    x = np.linspace(0, 4, 60)
+def _decay(noise=0.05, n_rows=60):
+    x = np.linspace(0, 4, n_rows)
     y = DECAY.values(x, *_TRUTH) + noise * np.random.default_rng(0).normal(size=x.size)
     return _Curve(lambda p: DECAY.values(x, *p) - y, lambda p: DECAY.jacobian(x, *p), y)
 
@@ -352,3 +352,62 @@ def test_a_step_cannot_be_judged_before_one_is_proposed_nor_proposed_before_the_
 @pytest.mark.parametrize("status", list(Status))
 def test_only_what_converged_says_so(status):
     assert status.is_converged == status.message.startswith("Converged")
+
+
+def _last_points(curve, start, tolerances):
+    """Return the point that was evaluated last, the end of the fit, and how many were evaluated."""
+    state, n_evaluated = _begun(curve, start), 1
+    while state.status is Status.RUNNING:
+        evaluated = state.params
+        state = propose(state, open_bounds(len(start)), tolerances)
+        if state.status is Status.RUNNING:
+            state = judge(state, curve.equations(state.step.trial), open_bounds(len(start)))
+            n_evaluated += 1
+    return evaluated, state, n_evaluated
+
+
+def _steep_start(curve):
+    """Return the answer, and a start a few standard errors off, as a warm-up leaves it."""
+    answer = least_squares(curve.residual, _TRUTH, curve.jacobian, xtol=1e-15, gtol=1e-15).x
+    return answer, answer * (1 + 2e-4)
+
+
+def test_a_last_step_whose_remainder_is_known_costs_no_evaluation():
+    curve = _decay(n_rows=200_000)
+    answer, start = _steep_start(curve)
+    evaluated, state, n_evaluated = _last_points(curve, start, Tolerances(1e-8, 1e-8, 0.0, 1000))
+    assert state.status is Status.FTOL
+    assert n_evaluated == state.n_passes == 2
+    assert not np.array_equal(evaluated, state.params)
+    # Nearer to the answer than the point that was evaluated last, and as near as ftol says.
+    assert np.abs(state.params - answer).max() < 0.01 * np.abs(evaluated - answer).max()
+    assert _relative_offset(curve, state.params) <= 100 * 1e-8
+
+
+def test_the_equations_of_a_step_without_evaluation_are_those_at_its_end():
+    curve = _decay(n_rows=200_000)
+    _, state, _ = _last_points(curve, _steep_start(curve)[1], Tolerances(1e-8, 1e-8, 0.0, 1000))
+    there = curve.equations(state.params)
+    np.testing.assert_allclose(state.equations.cost, there.cost, rtol=1e-14)
+    np.testing.assert_allclose(state.equations.gram, there.gram, rtol=1e-6)
+    # The gradient vanishes at both, but for rounding of residuals and of columns.
+    lengths = there.column_norms * np.sqrt(2 * there.cost)
+    np.testing.assert_allclose(state.equations.gradient / lengths, 0, atol=1e-9)
+    np.testing.assert_allclose(there.gradient / lengths, 0, atol=1e-9)
+
+
+def test_without_ftol_every_step_is_evaluated():
+    curve = _decay(n_rows=200_000)
+    evaluated, state, _ = _last_points(curve, _steep_start(curve)[1], _NEVER)
+    assert state.status.is_converged
+    assert np.array_equal(evaluated, state.params)
+
+
+def test_a_start_near_the_answer_is_no_reason_to_skip_the_first_step():
+    # One point tells nothing of the rate at which steps shrink.
+    curve = _decay(n_rows=200_000)
+    answer, _ = _steep_start(curve)
+    start = answer * (1 + 1e-7)
+    state = propose(_begun(curve, start), open_bounds(3), Tolerances(1e-9, 1e-8, 0.0, 1000))
+    assert state.status is Status.RUNNING
+    assert state.step is not None

@@ -28,7 +28,7 @@ with atheris.instrument_imports(include=[f"nlsq_sklearn.{name}" for name in _LOA
     from nlsq_sklearn._engine.state import Status
     from nlsq_sklearn._engine.subproblem import Bounds
     from nlsq_sklearn._engine.trust_region import Tolerances, begin, judge, propose
-    from nlsq_sklearn._resume import restore
+    from nlsq_sklearn._resume import Past, restore
 
 KEPT = Path(__file__).parents[1] / "data" / "schema_1"
 # Of the processor, not of the clock: whoever shares the machine is no finding.
@@ -132,8 +132,8 @@ def _as_fit(checkpoint):
     """Restore the state of a fit, whatever it is of, and go on with the fit of a parabola."""
     identity = checkpoint.load().get("identity")
     identity = identity if isinstance(identity, dict) else {}
-    state, elapsed = restore(checkpoint, {**identity, "number of parameters": 3}, 10)
-    assert isinstance(elapsed, float)
+    state, past = restore(checkpoint, {**identity, "number of parameters": 3}, 10)
+    assert isinstance(past, Past)
     if state.status in (Status.MAX_ITER, Status.STOPPED):
         state = state._replace(status=Status.RUNNING)
     for _ in range(_MOST_PASSES):

@@ -1,0 +1,68 @@
+"""Columns as the programs take them: where they lie, and copied only where they must be."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nlsq_sklearn._engine.operands import ALIGNMENT, SLACK, aligned_empty, operand
+
+
+def _address(array):
+    return array.__array_interface__["data"][0]
+
+
+def _column(found, rows):
+    return found.memory[..., found.start : found.start + rows]
+
+
+@given(start=st.integers(0, 40), rows=st.integers(1, 64), shift=st.integers(0, 7))
+def test_an_operand_holds_the_column_and_starts_at_a_multiple_of_the_alignment(start, rows, shift):
+    values = np.arange(200.0)[shift:]
+    column = values[start : start + rows]
+    found = operand(column)
+    assert _address(found.memory) % ALIGNMENT == 0
+    assert found.memory.shape == (rows + SLACK,)
+    assert 0 <= found.start < SLACK
+    assert np.array_equal(_column(found, rows), column)
+
+
+def test_a_column_within_a_larger_array_is_not_copied():
+    values = np.arange(1000.0)
+    assert np.shares_memory(operand(values[100:500]).memory, values)
+
+
+def test_a_column_of_a_table_with_one_feature_is_not_copied():
+    table = np.arange(1000.0).reshape(-1, 1)
+    assert np.shares_memory(operand(table[100:500, 0]).memory, table)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.arange(1000.0)[::2][10:20],
+        np.arange(1000.0)[:10],
+        np.arange(1000.0)[-10:],
+        np.arange(30.0).reshape(3, 10)[:, 2],
+        np.arange(30.0).reshape(3, 10),
+        np.arange(7.0),
+    ],
+    ids=["strided", "at the start", "at the end", "of a table", "several", "owned"],
+)
+def test_what_memory_around_it_does_not_suit_is_copied(column):
+    rows = column.shape[-1]
+    found = operand(column)
+    assert found.memory.shape == (*column.shape[:-1], rows + SLACK)
+    assert _address(found.memory) % ALIGNMENT == 0
+    assert np.array_equal(_column(found, rows), column)
+
+
+@pytest.mark.parametrize("shape", [(1,), (64,), (1001,), (3, 17), (2, 64)])
+def test_what_was_made_for_it_is_taken_without_a_copy(shape):
+    column = aligned_empty(*shape)
+    assert column.shape == shape
+    column[...] = np.arange(column.size).reshape(shape)
+    found = operand(column)
+    assert np.shares_memory(found.memory, column)
+    assert found.start == 0
+    assert np.array_equal(_column(found, shape[-1]), column)

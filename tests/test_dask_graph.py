@@ -1,0 +1,250 @@
+"""How tasks are made of the chunks of Dask arrays: many small ones share one, unseen."""
+
+import json
+import threading
+
+import dask
+import dask.array as da
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dask.callbacks import Callback
+from dask.highlevelgraph import HighLevelGraph
+
+from nlsq_sklearn import (
+    ChunkError,
+    InvalidRowError,
+    JSONCheckpoint,
+    StreamingCurveFitRegressor,
+)
+from nlsq_sklearn._engine.kernel import Objective
+from nlsq_sklearn._engine.model import trace_model
+from nlsq_sklearn._streams import ArrayStream, open_stream
+
+N_CHUNKS = 300  # enough for tasks of two chunks
+ROWS = 50
+N_ROWS = N_CHUNKS * ROWS
+
+
+def decay(x, a, b, c):
+    return a * jnp.exp(-b * x) + c
+
+
+OBJECTIVE = Objective(trace_model(decay, ("a", "b", "c"), 1), "linear", 1.0)
+POINTS = np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 0.5]])
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(3)
+    x = rng.uniform(0, 5, N_ROWS)
+    return x, 2.5 * np.exp(-1.3 * x) + 0.5 + rng.normal(0, 0.05, N_ROWS)
+
+
+def lazy(data, rows=ROWS):
+    return tuple(da.from_array(column, chunks=rows) for column in data)
+
+
+class Tasks(Callback):
+    """Counts the tasks that a scheduler of this process computes."""
+
+    def __init__(self):
+        self.keys = []
+        self._lock = threading.Lock()
+
+    def _posttask(self, key, result, dsk, state, worker_id):
+        with self._lock:
+            self.keys.append(key)
+
+
+def all_equations(stream, first=0):
+    return list(stream.equations(OBJECTIVE, POINTS, first))
+
+
+def bits(equations):
+    return [[(*e.gram.ravel(), *e.gradient, *e[2:]) for e in chunk] for chunk in equations]
+
+
+def test_small_chunks_share_tasks_and_each_keeps_its_equations(data):
+    with Tasks() as tasks:
+        equations = all_equations(open_stream(*lazy(data)))
+    assert len(tasks.keys) == N_CHUNKS / 2
+    one_by_one = [
+        all_equations(ArrayStream(*(column[i : i + ROWS] for column in data)))[0]
+        for i in range(0, N_ROWS, ROWS)
+    ]
+    assert bits(equations) == bits(one_by_one)
+
+
+def test_few_chunks_have_a_task_each(data):
+    with Tasks() as tasks:
+        all_equations(open_stream(*lazy(data, N_ROWS // 100)))
+    assert len(tasks.keys) == 100
+
+
+def test_what_only_one_chunk_needs_is_no_task_of_its_own(data):
+    x, y = lazy(data)
+    shifted = (x + 1).map_blocks(lambda block: block - 1)
+    other = da.from_array(data[1], chunks=ROWS).map_blocks(np.sin)
+    with Tasks() as tasks:
+        equations = all_equations(open_stream(shifted, y + 0 * shifted + 0 * other))
+    assert len(tasks.keys) == N_CHUNKS / 2
+    np.testing.assert_allclose(bits(equations), bits(all_equations(open_stream(x, y))), rtol=1e-9)
+
+
+def test_what_several_chunks_need_is_not_computed_for_each(data):
+    calls = []
+
+    def count(block):
+        calls.append(block.size)
+        return block
+
+    x, y = lazy(data)
+    pieces = da.from_array(data[1], chunks=ROWS * 5).map_blocks(count, meta=np.empty(0))
+    equations = all_equations(open_stream(x, pieces.rechunk(ROWS)))
+    # A piece at the border of two requests is computed for both.
+    assert N_CHUNKS // 5 <= len(calls) <= N_CHUNKS // 5 + 2
+    assert bits(equations) == bits(all_equations(open_stream(x, y)))
+
+
+def test_pieces_of_a_large_chunk_are_read_side_by_side(data):
+    pieces = [column.map_blocks(np.copy, meta=np.empty(0)) for column in lazy(data)]
+    with Tasks() as tasks:
+        equations = all_equations(open_stream(*(p.rechunk(N_ROWS // 3) for p in pieces)))
+    assert len(tasks.keys) >= 2 * N_CHUNKS
+    assert bits(equations) == bits(all_equations(open_stream(*lazy(data, N_ROWS // 3))))
+
+
+def test_a_graph_of_tuples_is_computed_as_one_of_tasks(data):
+    layers = {("old", i): (np.copy, data[1][i * ROWS : (i + 1) * ROWS]) for i in range(N_CHUNKS)}
+    graph = HighLevelGraph.from_collections("old", layers)
+    y = da.Array(graph, "old", chunks=((ROWS,) * N_CHUNKS,), dtype=float)
+    x = lazy(data)[0]
+    expected = bits(all_equations(open_stream(*lazy(data))))
+    assert bits(all_equations(open_stream(x, y))) == expected
+    with dask.config.set({"optimization.fuse.active": False}):
+        assert bits(all_equations(open_stream(x, y))) == expected
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+@pytest.mark.parametrize("first", [0, 1, 150])
+def test_a_pass_begins_at_any_chunk_with_the_same_bits(data, scheduler, first):
+    expected = bits(all_equations(open_stream(*lazy(data))))
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        assert bits(all_equations(open_stream(*lazy(data)), first)) == expected[first:]
+
+
+def replaced(column, index, function):
+    def change(block, block_info=None):
+        return function(block) if block_info[0]["chunk-location"] == (index,) else block
+
+    return column.map_blocks(change, dtype=float, meta=np.empty(0))
+
+
+def unreadable(block):
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("index", [0, 7, 298, 299])
+def test_the_chunk_is_named_though_its_task_computes_others_too(data, index):
+    x, y = lazy(data)
+    first = index * ROWS
+    words = rf"Chunk {index} \(rows {first} to {first + ROWS - 1}\) .*OSError: the disk is gone"
+    with pytest.raises(ChunkError, match=words) as caught:
+        all_equations(open_stream(x, replaced(replaced(y, 299, unreadable), index, unreadable)))
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_fails_for_several_chunks_is_told_for_the_first(data):
+    x = lazy(data)[0]
+    pieces = replaced(da.from_array(data[1], chunks=ROWS * 5), 4, unreadable)
+    with pytest.raises(ChunkError, match=rf"Chunk 20 \(rows {20 * ROWS} .*OSError"):
+        all_equations(open_stream(x, pieces.rechunk(ROWS)))
+
+
+def test_the_first_bad_row_of_a_shared_task_is_named(data):
+    y = data[1].copy()
+    y[[7777, 7790, 14_000]] = np.nan
+    with pytest.raises(InvalidRowError, match="y is nan in row 7777"):
+        all_equations(open_stream(*lazy((data[0], y))))
+
+
+@pytest.mark.parametrize("first", [0, 150])
+def test_values_are_looked_at_until_a_whole_pass_has_seen_them(data, monkeypatch, first):
+    looked_at = []
+    original = ArrayStream.trust
+    monkeypatch.setattr(ArrayStream, "trust", lambda rows: looked_at.append(0) or original(rows))
+    stream = open_stream(*lazy(data))
+    expected = bits(all_equations(stream))[first:]
+    assert looked_at == []
+    resumed = open_stream(*lazy(data))
+    assert bits(all_equations(resumed, first)) == expected
+    assert looked_at == []
+    assert bits(all_equations(resumed, first)) == expected
+    assert len(looked_at) == (0 if first else N_CHUNKS)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_only_one_chunk_a_worker_is_in_memory(data, scheduler):
+    alive = most = 0
+    lock = threading.Lock()
+
+    class Counted(np.ndarray):
+        def __del__(self):
+            nonlocal alive
+            if self.base is None:
+                with lock:
+                    alive -= 1
+
+    def make(block):
+        nonlocal alive, most
+        counted = np.ndarray.__new__(Counted, block.shape)
+        counted[:] = block
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return counted
+
+    x, y = lazy(data)
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        all_equations(open_stream(x, y.map_blocks(make, meta=np.empty(0))))
+    assert alive == 0
+    # The next chunk is made while the last one is not yet gone.
+    assert most <= (2 if scheduler == "synchronous" else 4)
+
+
+def test_a_fit_resumed_within_a_task_ends_in_the_same_bits(data, tmp_path):
+    X, y = lazy(data)[0][:, None], lazy(data)[1]
+    saves = []
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(path):
+        saves.append(path)
+        if len(saves) == 10:
+            raise EnoughError
+
+    def fit(**options):
+        options = {"checkpoint": JSONCheckpoint(tmp_path, **options), "warm_start": True}
+        return StreamingCurveFitRegressor(decay, p0=[1, 1, 1], **options).fit(X, y)
+
+    with pytest.raises(EnoughError):
+        fit(interval=0, on_save=stop)
+    [latest] = tmp_path.rglob("checkpoint_latest.json")
+    assert json.loads(latest.read_text())["chunk"] == [9, N_CHUNKS]
+    resumed = []
+    fitted = fit(on_resume=resumed.append)
+    assert len(resumed) == 1
+    undisturbed = StreamingCurveFitRegressor(decay, p0=[1, 1, 1]).fit(X, y)
+    assert fitted.popt_.tolist() == undisturbed.popt_.tolist()
+    assert fitted.pcov_.tolist() == undisturbed.pcov_.tolist()
+
+
+def test_keys_are_the_same_in_each_process(data):
+    def keys():
+        with Tasks() as tasks, dask.config.set(scheduler="synchronous"):
+            all_equations(open_stream(*lazy(data)))
+        return sorted(tasks.keys)
+
+    assert keys() == keys()
