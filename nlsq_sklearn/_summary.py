@@ -223,7 +223,7 @@ class Summarised:
         >>> from nlsq_sklearn import StreamingCurveFitRegressor
         >>> X = np.linspace(0, 1, 1000).reshape(-1, 1)
         >>> y = 2 * X[:, 0] + 1 + np.random.default_rng(0).normal(0, 0.1, len(X))
-        >>> print(StreamingCurveFitRegressor().fit(X, y).summary().splitlines()[4])
+        >>> print(StreamingCurveFitRegressor().fit(X, y).summary().splitlines()[6])
         correlation  intercept
         """
         return text(self._latest_result(), level)
