@@ -38,7 +38,7 @@ SECONDS = re.compile(r"^ ?(?:s|ms|rows/s|M rows/s)\b")
 class Block(NamedTuple):
     """A fenced block: its language, its text and the number of its first line.
 
-    ``requires`` names a package without which the block is not run: ```` ```python requires=nlsq ````.
+    ``requires`` is a package without which it is not run; it stands behind the language.
     """
 
     language: str

@@ -26,7 +26,7 @@ from features import FEATURES, KEYS
 LIBRARIES = ("nlsq_sklearn", "scipy", "lmfit", "nlsq", "dask_ml", "skorch")
 RESULTS = FOLDER / "results.json"
 TABLE = FOLDER / "table.md"
-MARKS = {"yes": "✓", "no": "–", "partly": "(✓)"}
+MARKS = {"yes": "✓", "no": "\N{EN DASH}", "partly": "(✓)"}
 
 
 def check(library):
@@ -56,7 +56,7 @@ def table(results):
             return MARKS[answer]
         if note not in notes:
             notes.append(note)
-        return f"{MARKS[answer]} [{notes.index(note) + 1}]"
+        return f"{MARKS[answer]} <sup>{notes.index(note) + 1}</sup>"
 
     lines = ["| | " + " | ".join(column["name"] for column in columns) + " |"]
     lines.append("|---|" + ":-:|" * len(columns))
@@ -65,7 +65,7 @@ def table(results):
         for key, question in rows.items():
             cells = " | ".join(cell(column, key) for column in columns)
             lines.append(f"| {question} | {cells} |")
-    lines += ["", "✓ yes, – no, (✓) partly. Notes:", ""]
+    lines += ["", "{yes} yes, {no} no, {partly} partly. Notes:".format(**MARKS), ""]
     lines += [f"{number}. {note}" for number, note in enumerate(notes, 1)]
     lines += ["", "Checked:", ""]
     for column in columns:
