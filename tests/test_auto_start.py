@@ -227,7 +227,7 @@ def test_several_predictors_have_no_profile():
 
 
 def test_another_word_than_auto_is_refused():
-    with pytest.raises(ValueError, match="p0 must hold 4 numbers or be \"auto\", got 'atuo'"):
+    with pytest.raises(ValueError, match="or be \"auto\"; got 'atuo'"):
         optimizer().fit(X, Y, "atuo")
     with pytest.raises(ValueError, match="atuo"):
         regressor(p0="atuo").fit(X[:, None], Y)
