@@ -27,7 +27,7 @@ def main(n_rows):
     y = 2.5 * da.exp(-1.3 * x) + 0.5 + noise
     regressor = StreamingCurveFitRegressor(decay, p0=[1, 1, 1])
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
         on_cluster = regressor.fit(x[:, None], y).popt_.tolist()

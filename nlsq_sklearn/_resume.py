@@ -260,7 +260,7 @@ def _sizes_in_words(sizes: list[Any]) -> str:
     words = ", ".join(f"{count} of {size} rows" for size, count in runs[:_MOST_RUNS])
     if len(runs) <= _MOST_RUNS:
         return f"{len(sizes)} chunks: {words}"
-    return f"{len(sizes)} chunks: {words}, ... (digest {digest_of({'sizes': sizes})[:32]})"
+    return f"{len(sizes)} chunks: {words}, ... (digest {digest_of({'sizes': sizes})})"
 
 
 def identify_model(problem: Problem) -> dict[str, Any]:

@@ -26,11 +26,11 @@ PAGES = [
     ROOT / "README.md",
     *sorted(
         path
-        for path in (ROOT / "docs").rglob("*.md")
+        for path in (*(ROOT / "docs").rglob("*.md"), ROOT / "docs/how_to/plots.rst")
         if "_build" not in path.parts and path.parent.name != "benchmarks"
     ),
 ]
-PYTHON = ("python", "{plot}")
+PYTHON = ("python", "plot")
 NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?![\d.])")
 SECONDS = re.compile(r"^ ?(?:s|ms|rows/s|M rows/s)\b")
 
@@ -58,6 +58,8 @@ class Run(NamedTuple):
 def blocks_of(page):
     """Return the fenced blocks of a page in order."""
     pattern = r"^( *)(`{3,})(\{?[\w-]+\}?)([^\n`]*)\n(.*?)^\1\2$"
+    if page.suffix == ".rst":
+        pattern = r"^( *)(\.\. )(plot)::([^\n]*)\n((?:   [^\n]*\n|\n)+)"
     text = page.read_text()
     found = []
     for match in re.finditer(pattern, text, re.DOTALL | re.MULTILINE):

@@ -9,29 +9,34 @@ import numpy as np
 import pytest
 
 from nlsq_sklearn import IncompatibleCheckpointError, JSONCheckpoint, _batches, _resume
-from tests.data.make_schema_1 import P0, data, optimizer, regressor
+from tests.data.make_checkpoints import P0, data, optimizer, regressor
 
 DATA = Path(__file__).parent / "data"
-
 ANSWER = [2.5000385143852824, 1.3001465794865292, 0.5000630869492101]
 RECORDS = {
-    "finished": (5, "finished", ANSWER),
-    "mid_pass": (0, "streaming", [1.0, 1.0, 1.0]),
-    "partial_fit": (
-        10,
-        "partial_fit",
+    "schema_1/finished": (5, "finished", ANSWER),
+    "schema_1/mid_pass": (0, "streaming", [1.0, 1.0, 1.0]),
+    "schema_1/partial_fit": (
+        *(10, "partial_fit"),
         [2.5001529968002756, 1.2998024911104606, 0.4998313765556883],
     ),
-    "partial_fit_few_rows": (
+    "schema_1/partial_fit_few_rows": (
         *(1, "partial_fit"),
         [2.2780317359138826, 1.4470815664352992, 0.7233945352281029],
     ),
+    "schema_2/finished": (5, "finished", ANSWER),
+    "schema_2/mid_pass": (0, "streaming", [1.0, 1.0, 1.0]),
+    "schema_2/partial_fit": (
+        *(10, "partial_fit"),
+        [2.5001529968002756, 1.2998024911104606, 0.4998313765556883],
+    ),
+    "schema_2/partial_fit_few_rows": (
+        *(1, "partial_fit"),
+        [2.2780317359138618, 1.447081566435315, 0.723394535228124],
+    ),
 }
-RECORDS = {f"schema_{n}/{kind}": record for n in (1, 2) for kind, record in RECORDS.items()}
-RECORDS["schema_2/partial_fit_few_rows"] = (  # other programs, and so other last digits
-    *(1, "partial_fit"),
-    [2.2780317359138618, 1.447081566435315, 0.723394535228124],
-)
+FITS = [name for name in RECORDS if name.endswith(("finished", "mid_pass"))]
+STREAMS = [name for name in RECORDS if name not in FITS]
 
 
 @pytest.fixture
@@ -48,18 +53,14 @@ def saved_identity(directory):
 @pytest.mark.parametrize(
     ("directory", "expected"), RECORDS.items(), indirect=["directory"], ids=RECORDS
 )
-def test_a_record_is_loaded_with_its_numbers(directory, expected):
+def test_a_record_of_each_schema_is_loaded_with_its_numbers(directory, expected):
     record = JSONCheckpoint(directory).load()
     assert (record["iteration"], record["phase"], record["params"]) == expected
 
 
-@pytest.mark.parametrize(
-    "directory",
-    [f"schema_{n}/{kind}" for n in (1, 2) for kind in ("finished", "mid_pass")],
-    indirect=True,
-)
+@pytest.mark.parametrize("directory", FITS, indirect=True)
 @pytest.mark.filterwarnings("ignore:The checkpoint was saved by other versions")
-def test_a_fit_goes_on_to_the_known_answer(directory, monkeypatch, request):
+def test_a_fit_of_each_schema_goes_on_to_the_known_answer(directory, monkeypatch, request):
     identity = saved_identity(directory)
     monkeypatch.setattr(_resume, "identify", lambda problem, stream: identity)
     x, y = data()
@@ -73,12 +74,8 @@ def test_a_fit_goes_on_to_the_known_answer(directory, monkeypatch, request):
     np.testing.assert_allclose(result.r2, np.nan if is_unknown else expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "directory",
-    [f"schema_{n}/{kind}" for n in (1, 2) for kind in ("partial_fit", "partial_fit_few_rows")],
-    indirect=True,
-)
-def test_a_stream_goes_on(directory, monkeypatch):
+@pytest.mark.parametrize("directory", STREAMS, indirect=True)
+def test_a_stream_of_each_schema_goes_on(directory, monkeypatch):
     identity, record = saved_identity(directory), JSONCheckpoint(directory).load()
     monkeypatch.setattr(_batches, "identify_model", lambda problem: identity)
     stream = regressor().load_checkpoint(directory)

@@ -23,7 +23,7 @@ def names_of_the_reference():
     """Return the names below each module that the page of the reference lists."""
     text, module, found = (ROOT / "docs" / "api" / "index.rst").read_text(), None, []
     for line in text.splitlines():
-        if match := re.fullmatch(r"\.\. currentmodule:: (\S+)", line):
+        if match := re.fullmatch(r"\.\. (?:current)?module:: (\S+)", line):
             module = match[1]
         elif match := re.fullmatch(r"   (\w+)", line):
             found.append((module, match[1]))

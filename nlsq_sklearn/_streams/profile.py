@@ -24,7 +24,7 @@ class Profile(NamedTuple):
     about as many rows, however unevenly they are spaced. A first guess of the parameters is made
     from it: a model's ``guess`` is a function of a profile.
 
-    Attributes
+    Parameters
     ----------
     x, y : ndarray of shape (n_bins,)
         Weighted means over the rows of each bin, in the units of the data; ``x`` ascends.
@@ -52,7 +52,18 @@ class Profile(NamedTuple):
 
     @classmethod
     def of(cls, x: object, y: object, weight: object = None) -> "Profile":
-        """Return the profile of arrays in memory, each of shape (n_rows,).
+        """Return the profile of arrays in memory.
+
+        Parameters
+        ----------
+        x, y : array-like of shape (n_rows,)
+            The predictor and the data.
+        weight : array-like of shape (n_rows,) or None, default=None
+            How much each row counts.
+
+        Returns
+        -------
+        Profile
 
         Raises
         ------

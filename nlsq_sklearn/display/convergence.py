@@ -86,7 +86,7 @@ class ConvergenceDisplay:
         Parameters
         ----------
         estimator : StreamingCurveFitRegressor
-            After `fit`.
+            After ``fit``.
         ax : array-like of three matplotlib Axes or None, default=None
             Where to draw; with None in a new figure.
 
@@ -99,7 +99,7 @@ class ConvergenceDisplay:
         ImportError
             If matplotlib is missing.
         ValueError
-            If it was not fitted, or by `partial_fit` alone, which keeps no history.
+            If it was not fitted, or by ``partial_fit`` alone, which keeps no history.
         """
         require_matplotlib("ConvergenceDisplay")
         if not hasattr(estimator, "result_"):
@@ -148,7 +148,7 @@ class ConvergenceDisplay:
         CheckpointNotFoundError
             If there is no checkpoint, or those of several fits.
         CorruptCheckpointError
-            If no file can be trusted, or it is not that of a fit but of `partial_fit`.
+            If no file can be trusted, or it is not that of a fit but of ``partial_fit``.
         """
         require_matplotlib("ConvergenceDisplay")
         path, record = _load(directory)

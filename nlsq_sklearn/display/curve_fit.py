@@ -107,7 +107,7 @@ class CurveFitDisplay:
         Parameters
         ----------
         estimator : StreamingCurveFitRegressor
-            After `fit` or `partial_fit`.
+            After ``fit`` or ``partial_fit``.
         X : array-like or Dask array of shape (n_samples, n_features)
             The predictors, of the fit or others.
         y : array-like or Dask array of shape (n_samples,)
@@ -196,10 +196,23 @@ class CurveFitDisplay:
             The predictors.
         y : array-like of shape (n_rows,)
             The data.
-        kind, confidence, xscale, max_points, ax
-            See `from_estimator`.
+        kind : {"fit", "residuals", "residual_histogram", "qq"}, default="fit"
+            - "fit": the data, and the curve with its confidence band (delta method, Student's t);
+            - "residuals": data minus curve against ``x``;
+            - "residual_histogram": their distribution, with the normal one of the fitted standard
+              deviation (after a robust fit of that which their quartiles tell);
+            - "qq": their quantiles against those of the standard normal distribution.
         sigma : float, array-like of shape (n_rows,) or None, default=None
             Standard deviation of each row; residuals are drawn in units of it.
+        confidence : float, default=0.95
+            Level of the band.
+        xscale : {"linear", "log"}, default="linear"
+            Of the axis of ``x``. On a logarithmic one cells are equally wide in its logarithm, and
+            rows that are not positive are left out.
+        max_points : int, default=5000
+            Rows from which on their density is drawn instead of each of them.
+        ax : matplotlib Axes or None, default=None
+            Where to draw; with None in a new figure.
 
         Returns
         -------

@@ -101,10 +101,14 @@ def biexponential(
     ----------
     x : array of shape (n_rows,)
         Often a time.
-    amplitude1, amplitude2 : float
-        :math:`A_1, A_2`, what decays, at x = 0; in the unit of y.
-    rate1, rate2 : float
-        :math:`k_1, k_2 \ge 0`, in 1 / unit of x.
+    amplitude1 : float
+        :math:`A_1`, what decays at the first rate, at x = 0; in the unit of y.
+    rate1 : float
+        :math:`k_1 \ge 0`, in 1 / unit of x.
+    amplitude2 : float
+        :math:`A_2`, what decays at the second rate.
+    rate2 : float
+        :math:`k_2 \ge 0`.
     offset : float
         :math:`C`, the value that is left, in the unit of y.
 

@@ -1,7 +1,7 @@
-"""Make one checkpoint of each kind, to be kept: ``python -m tests.data.make_schema_1 DIRECTORY``.
+"""Make one checkpoint of each kind, to be kept: ``python -m tests.data.make_checkpoints DIRECTORY``.
 
-It was run once for each schema, with the version that first wrote files of it: schema_1, schema_2.
-Leave the files of a schema as they are: later versions must load or upgrade them.
+It is run once for each schema, with the version that first writes files of it. They stay as they
+are: later versions must load or upgrade them.
 """
 
 import shutil
