@@ -119,7 +119,7 @@ def test_the_sizes_of_many_chunks_are_told_by_a_digest_that_others_do_not_have()
 
     sizes = [10, 11, 12, 13, 14] * 20_000
     assert re.fullmatch(
-        r"100000 chunks: 1 of 10 rows, 1 of 11 rows, .*\(digest [0-9a-f]{32}\)", identity(sizes)
+        r"100000 chunks: 1 of 10 rows, 1 of 11 rows, .*\(digest [0-9a-f]{64}\)", identity(sizes)
     )
     assert len(identity(sizes)) < 300
     assert identity(sizes) == identity(list(sizes))
