@@ -132,9 +132,9 @@ HOMES = {
     "signal": {"_signals"},
     "rich": {"_progress", "_cli/output"},
     "scipy": {
-        "_statistics",
         "_problem",
         "_result",
+        "_statistics",
         "display/panels",
         "display/statistics",
         "models/saturations",

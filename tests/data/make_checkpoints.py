@@ -1,6 +1,4 @@
-"""Make one checkpoint of each kind, to be kept.
-
-``python -m tests.data.make_checkpoints DIRECTORY``
+"""Make one checkpoint of each kind, to keep: ``python -m tests.data.make_checkpoints DIRECTORY``.
 
 It is run once for each schema, with the version that first writes files of it. They stay as they
 are: later versions must load or upgrade them.
