@@ -76,7 +76,7 @@ def warnings_in_words(result: Any) -> list[str]:
         )
     strong = [pair for pair in _pairs(result) if abs(pair[2]) > _STRONG_CORRELATION]
     if strong:
-        listed = ", ".join(f"{a} and {b} ({value:+.4f})" for a, b, value in strong[:_MOST_PAIRS])
+        listed = ", ".join(f"{a} and {b} ({value:+.6g})" for a, b, value in strong[:_MOST_PAIRS])
         words.append(
             f"strongly correlated: {listed}. Their values are much less certain than the curve."
         )
@@ -160,7 +160,8 @@ def _ending(result: Any) -> list[str]:
     ending = f"{'success' if result.success else 'FAILED'}: {result.message}"
     if result.status == _UNKNOWN_STATUS:
         ending = result.message
-    took = f"cost {result.cost:.10g}; {result.n_rows:,} rows, {result.n_passes} passes"
+    passes = "1 pass" if result.n_passes == 1 else f"{result.n_passes} passes"
+    took = f"cost {result.cost:.10g}; {result.n_rows:,} rows, {passes}"
     if result.loss != "linear":
         took = f"{result.loss} loss, {took}"
     return [ending, took if np.isnan(result.elapsed) else f"{took}, {result.elapsed:.2f} s"]
@@ -222,8 +223,8 @@ class Summarised:
         >>> from nlsq_sklearn import StreamingCurveFitRegressor
         >>> X = np.linspace(0, 1, 1000).reshape(-1, 1)
         >>> y = 2 * X[:, 0] + 1 + np.random.default_rng(0).normal(0, 0.1, len(X))
-        >>> print(StreamingCurveFitRegressor().fit(X, y).summary().splitlines()[-5])
-        degrees of freedom              998
+        >>> print(StreamingCurveFitRegressor().fit(X, y).summary().splitlines()[6])
+        correlation  intercept
         """
         return text(self._latest_result(), level)
 
