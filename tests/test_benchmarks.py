@@ -15,7 +15,6 @@ from benchmarks.problems import PROBLEMS
 from benchmarks.sections import peers
 from benchmarks.solvers import OURS, SOLVERS
 
-
 needs_c = pytest.mark.skipif(shutil.which("cc") is None, reason="the C loops need a compiler")
 
 

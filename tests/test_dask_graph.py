@@ -62,7 +62,11 @@ def all_equations(stream, first=0):
 
 
 def bits(equations):
-    return [[(*e.gram.ravel(), *e.gradient, *e[2:]) for e in chunk] for chunk in equations]
+    """Return the numbers of each chunk; how y is spread is looked at in the first pass alone."""
+    return [
+        [(*e.gram.ravel(), *e.gradient, e.cost, e.model_norm, e.n_rows) for e in chunk]
+        for chunk in equations
+    ]
 
 
 def test_small_chunks_share_tasks_and_each_keeps_its_equations(data):
