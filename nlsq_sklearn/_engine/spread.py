@@ -36,7 +36,8 @@ class Spread(NamedTuple):
                 return NO_SPREAD
             mean = float((y.sum() if weight is None else _product(weight, y)) / total)
             squares = _product(y if weight is None else weight * y, y)
-            about_mean = squares - total * mean**2
+            # Products, since a power of Python's floats raises where it overflows.
+            about_mean = squares - total * (mean * mean)
             if not squares <= _MOST_LOST * about_mean:
                 about_mean = _squares_about(mean, y, weight)
         return cls(total, mean, about_mean)
@@ -53,7 +54,7 @@ class Spread(NamedTuple):
         if weight == 0:
             return self
         gap, share = other.mean - self.mean, other.weight / weight
-        squares = self.squares + other.squares + gap**2 * self.weight * share
+        squares = self.squares + other.squares + gap * gap * (self.weight * share)
         return Spread(weight, self.mean + gap * share, squares)
 
     def scaled(self, factor: float) -> "Spread":
