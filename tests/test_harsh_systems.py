@@ -182,7 +182,7 @@ def test_a_link_to_a_directory_of_another_file_system_is_as_good_as_a_directory(
         pytest.skip("there is no file system in memory")
     elsewhere = Path("/dev/shm") / f"nlsq_sklearn-{os.getpid()}"
     (tmp_path / "link").symlink_to(elsewhere)
-    with pytest.raises(CheckpointDirectoryError, match="there is a file of this name"):
+    with pytest.raises(CheckpointDirectoryError, match="a file of this name exists"):
         regressor(tmp_path / "link").fit(X, Y)
     elsewhere.mkdir()
     try:
