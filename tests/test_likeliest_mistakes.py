@@ -372,7 +372,7 @@ def test_a_file_in_the_place_of_the_checkpoint_directory(tmp_path):
     file.write_text("mine")
     with pytest.raises(OSError, match=r"a file of this name exists.*Give a directory that can"):
         optimize(directory=file)
-    with pytest.raises(OSError, match=r"not a directory.*Give another"):
+    with pytest.raises(OSError, match=r"Not a directory.*Give one that can"):
         optimize(directory=file, resume=True)
     with pytest.raises(OSError, match=r"Not a directory.*Give a directory that can"):
         regress(checkpoint=file)
