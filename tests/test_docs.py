@@ -3,6 +3,7 @@
 import logging
 import re
 
+import jax
 import pytest
 
 from .doc_pages import PAGES, ROOT, blocks_of, lines_agree, outputs_agree, run_page
@@ -10,13 +11,15 @@ from .doc_pages import PAGES, ROOT, blocks_of, lines_agree, outputs_agree, run_p
 
 @pytest.fixture
 def in_empty_directory(tmp_path, monkeypatch):
-    """Run in an empty directory, and leave the loggers as they were found."""
+    """Run in an empty directory, and leave the loggers and JAX's precision as they were found."""
     monkeypatch.chdir(tmp_path)
+    is_x64 = jax.config.jax_enable_x64  # which NLSQ changes when it is imported
     logger = logging.getLogger("nlsq_sklearn")
     level, handlers = logger.level, list(logger.handlers)
     yield tmp_path
     logger.setLevel(level)
     logger.handlers[:] = handlers
+    jax.config.update("jax_enable_x64", is_x64)
 
 
 # Dask calls pandas so.
