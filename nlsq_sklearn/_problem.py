@@ -301,10 +301,12 @@ def check_rows_are_independent(problem: Problem, stream: Stream) -> None:
     """Raise if the model's value in a row depends on other rows, as with a mean or a cumsum.
 
     Such a model has no meaning when its rows come in chunks. The equations of some rows must be
-    the sum of those of two halves of them, each in reversed order. That is asked once of a model.
+    the sum of those of two halves of them, each in reversed order.
+
+    That is asked once of a model and a start.
     """
-    fingerprint = problem.objective.model.fingerprint
-    if stream.n_rows < 2 or is_row_wise(fingerprint):
+    fingerprint, start = problem.objective.model.fingerprint, problem.starts[0]
+    if stream.n_rows < 2 or is_row_wise(fingerprint, start):
         return
     probe = stream.sample(_PROBE_ROWS)
     rows = np.arange(probe.n_rows)
@@ -320,7 +322,7 @@ def check_rows_are_independent(problem: Problem, stream: Stream) -> None:
             "another value for a row when other rows are beside it (by a mean, sum, cumsum or "
             "sort over x?). Each row must stand for itself: compute such numbers before the fit."
         )
-    remember_row_wise(fingerprint)
+    remember_row_wise(fingerprint, start)
 
 
 def _are_close(whole: Equations, parts: Equations) -> bool:

@@ -283,3 +283,14 @@ def test_no_warning_where_all_is_well():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fit(*decay_data()).success
+
+
+def test_rows_that_are_mixed_at_a_later_start_only_are_seen_there():
+    def model(x, a, b):
+        return a * x + b * jnp.mean(x)
+
+    x = np.linspace(0, 5, 200) ** 2
+    optimizer = AdaptiveHybridStreamingOptimizer(model)
+    optimizer.fit(x, 2 * x, [1, 0])
+    with pytest.raises(ValueError, match="Each row must stand for itself"):
+        optimizer.fit(x, 2 * x, [1, 1])

@@ -29,8 +29,8 @@ _LIBRARIES = {"jax", "jaxlib", "math", "numpy", "scipy", "functools", "operator"
 
 # Their fingerprints: the functions themselves, and what they close over, are not kept alive.
 _traces: OrderedDict[Hashable, str] = OrderedDict()
-# Those of models that were seen to give each row a value of its own.
-_row_wise: OrderedDict[str, None] = OrderedDict()
+# Models and points at which they were seen to give each row a value of its own.
+_row_wise: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -63,15 +63,18 @@ def traced(model: Model, param_names: tuple[str, ...], n_features: int) -> Trace
     return new
 
 
-def is_row_wise(fingerprint: str) -> bool:
-    """Return whether a model was seen to give each row a value that no other row changes."""
-    return fingerprint in _row_wise
+def is_row_wise(fingerprint: str, point: np.ndarray) -> bool:
+    """Return whether a model was seen, at this point, to give each row a value of its own."""
+    return (fingerprint, point.tobytes()) in _row_wise
 
 
-def remember_row_wise(fingerprint: str) -> None:
-    """Note that a model gives each row a value of its own: that is a matter of its program."""
+def remember_row_wise(fingerprint: str, point: np.ndarray) -> None:
+    """Note that a model gives each row a value of its own at a point.
+
+    At another one it may not: a mean over other rows can be multiplied by a parameter that is 0.
+    """
     with _lock:
-        _row_wise[fingerprint] = None
+        _row_wise[fingerprint, point.tobytes()] = None
         if len(_row_wise) > _MOST_TRACES:
             _row_wise.popitem(last=False)
 
