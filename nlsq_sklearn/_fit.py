@@ -1,6 +1,7 @@
 """The one loop: warm-up, passes, hooks, where to resume."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -27,6 +28,9 @@ _MOST_SAMPLE_ROWS = 2_097_152  # 16 MB a column
 # A sample's optimum is off by its own standard error; a hundredth of that is near enough.
 _WARM_UP_FTOL = 1e-4
 _WARM_UP_MAX_ITER = 1000
+# Parts of the first pass after which a start that is far off can be given up. Few: all threads
+# meet there.
+_LOOKS = (1 / 8, 1 / 2)
 
 
 class Problem(NamedTuple):
@@ -93,7 +97,7 @@ def run(
     if state is not None and state.status in (Status.MAX_ITER, Status.STOPPED):
         state = state._replace(status=Status.RUNNING)  # max_iter may be larger now
     if state is None or (state.status is Status.RUNNING and not state.has_begun):
-        state = FitState.start(_candidates(problem, stream))
+        state = _warm_up(problem, stream)
     while state.status is Status.RUNNING:
         if state.equations is not None and state.step is None:
             state = propose(state, problem.bounds, problem.tolerances)
@@ -114,36 +118,44 @@ def _sum_over_chunks(
     objective: Objective, stream: Stream, observers: Sequence[Observer], state: FitState
 ) -> FitState:
     """Sum the equations of the chunks that the pass in progress still lacks, in their order."""
-    for equations in stream.equations(objective, state.points, state.next_chunk):
-        state = state.add_chunk(equations)
-        for observer in observers:
-            observer.on_chunk(state)
+    stops = [stream.n_chunks]
+    if state.equations is None and state.guard < np.inf:
+        stops = [*(math.ceil(share * stream.n_chunks) for share in _LOOKS), *stops]
+    for stop in stops:
+        for equations in stream.equations(objective, state.points, state.next_chunk, stop):
+            state = state.add_chunk(equations)
+            if state.next_chunk == stop < stream.n_chunks:
+                state = state.give_up_start()
+            for observer in observers:
+                observer.on_chunk(state)
     return state
 
 
-def _candidates(problem: Problem, stream: Stream) -> np.ndarray:
-    """Return the points for the first pass to compare: the warm-up's answer and the start.
+def _warm_up(problem: Problem, stream: Stream) -> FitState:
+    """Return the state before the first pass, which compares the warm-up's answer and the start.
 
     Growing samples are fitted in memory, so that most of the way to the optimum costs almost
     nothing. The start stays a candidate: a sample that missed a narrow feature can do no harm.
     """
     starts = problem.starts
-    if problem.is_warm:
-        return starts
     is_large = stream.n_rows * _LARGEST_SAMPLE_SHARE >= _FIRST_SAMPLE_ROWS
-    if not is_large and len(starts) == 1:
-        return starts
+    if problem.is_warm or (not is_large and len(starts) == 1):
+        return FitState.start(starts)
     sizes = _sample_sizes(stream.n_rows) if is_large else [stream.n_rows]
     # All samples are taken from the largest, so that the data are read once.
     pool = stream.sample(sizes[-1])
     points = starts
+    fits: list[_SampleFit] = []
     for size in [*(size for size in sizes if size < pool.n_rows), pool.n_rows]:
         sample = pool if size == pool.n_rows else pool.sample(size)
-        answer = _fit_sample(problem, sample, points)
-        if answer is None:
-            return starts[:1]
-        points = answer[np.newaxis]
-    return np.vstack([points, starts[:1]])
+        fitted = _fit_sample(problem, sample, points)
+        if fitted is None:
+            return FitState.start(starts[:1])
+        points = fitted.point[np.newaxis]
+        fits.append(fitted)
+    # Between what both will come to, and far from either where they differ much.
+    guard = stream.n_rows * fits[0].start_cost ** (1 / 3) * fits[-1].cost ** (2 / 3)
+    return FitState.start(np.vstack([points, starts[:1]]), guard)
 
 
 def _sample_sizes(n_rows: int) -> list[int]:
@@ -157,15 +169,26 @@ def _sample_sizes(n_rows: int) -> list[int]:
     return sizes
 
 
-def _fit_sample(problem: Problem, sample: ArrayStream, starts: np.ndarray) -> np.ndarray | None:
-    """Fit a sample from all starts side by side; return the best point, None if there is none."""
+class _SampleFit(NamedTuple):
+    """The best point of a sample; the cost of a row there, and at the first start."""
+
+    point: np.ndarray
+    cost: float
+    start_cost: float
+
+
+def _fit_sample(problem: Problem, sample: ArrayStream, starts: np.ndarray) -> _SampleFit | None:
+    """Fit a sample from all starts side by side; return None where it is finite at none."""
     tolerances = problem.tolerances._replace(
         ftol=max(_WARM_UP_FTOL, problem.tolerances.ftol), max_iter=_WARM_UP_MAX_ITER
     )
     states = [FitState.start(start[np.newaxis]) for start in starts]
+    start_cost: float | None = None
     while running := [i for i, state in enumerate(states) if state.status is Status.RUNNING]:
         points = np.stack([state.points[0] for state in states])
         summed = sum_in_memory(problem.objective, sample, points)
+        if start_cost is None:
+            start_cost = summed[0].cost if summed[0].is_finite else np.inf
         for i in running:
             state = states[i]
             if state.equations is None:
@@ -178,7 +201,10 @@ def _fit_sample(problem: Problem, sample: ArrayStream, starts: np.ndarray) -> np
     costs = [np.inf if s.equations is None else s.equations.cost for s in states]
     best = states[int(np.argmin(costs))]
     _logger.debug("warm-up on %d rows: %s", sample.n_rows, best.status.message)
-    return None if best.equations is None else best.params
+    if best.equations is None:
+        return None
+    assert start_cost is not None
+    return _SampleFit(best.params, best.equations.cost / sample.n_rows, start_cost / sample.n_rows)
 
 
 def sum_in_memory(objective: Objective, sample: ArrayStream, points: np.ndarray) -> list[Equations]:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-SCHEMA = 2
+SCHEMA = 3
 """Number of the layout of a record; each change of it gets a step that upgrades the older one."""
 
 # Parsing takes time and memory by what is parsed: some 30 bytes for a number, 70 for a list, 200
@@ -135,8 +135,10 @@ def decode(content: bytes, *, is_compressed: bool) -> Snapshot:
         raise ValueError("it is not a checkpoint")
     if not 1 <= schema <= SCHEMA:
         raise UnknownSchemaError(f"it has the schema {schema}, this version reads {SCHEMA}")
-    if schema == 1:
+    if schema < 2:
         _upgrade_1_to_2(record)
+    if schema < 3:
+        _upgrade_2_to_3(record)
     return Snapshot(record, stamp)
 
 
@@ -150,6 +152,13 @@ def _upgrade_1_to_2(record: dict[str, Any]) -> None:
     for equations in holders:
         if isinstance(equations, dict):
             equations.setdefault("spread", None)
+
+
+def _upgrade_2_to_3(record: dict[str, Any]) -> None:
+    """Let a first pass give up no start: it has summed all of its candidates."""
+    state = record.get("state")
+    if isinstance(state, dict):
+        state.setdefault("guard", "inf")
 
 
 def compress(content: bytes) -> bytes:

@@ -53,7 +53,7 @@ class AdaptiveHybridStreamingOptimizer:
     checkpoint_compression : bool, default=False
         Whether dated checkpoint files are compressed.
     chunk_size : int or None, default=None
-        Rows worked on at once by a thread; with None 131,072.
+        Rows worked on at once by a thread; with None 262,144.
 
     Raises
     ------

@@ -82,7 +82,7 @@ class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixi
     max_iter : int, default=1000
         Steps to try, each a pass over all rows.
     chunk_size : int or None, default=None
-        Rows worked on at once by a thread; with None 131,072. Dask arrays keep their own chunks.
+        Rows worked on at once by a thread; with None 262,144. Dask arrays keep their own chunks.
     warm_start : bool, default=False
         Whether `fit` goes on from what is there: from the parameters of an earlier `fit`, and
         with ``checkpoint`` from a fit of the same model to the same data that was interrupted or

@@ -256,8 +256,8 @@ def interrupt_at_chunk(monkeypatch, number):
     """Let the given chunk, counted from the start of the first pass of the fit, raise."""
     read = ArrayStream.equations
 
-    def equations(self, objective, points, first):
-        for index, item in enumerate(read(self, objective, points, first), first):
+    def equations(self, objective, points, first, *stop):
+        for index, item in enumerate(read(self, objective, points, first, *stop), first):
             if self.n_rows == N_ROWS and index == number:
                 raise KeyboardInterrupt
             yield item

@@ -179,10 +179,10 @@ def each_pass(monkeypatch, act):
     original = DaskStream.equations
     timers = []
 
-    def equations(self, objective, points, first):
+    def equations(self, objective, points, first, *stop):
         timers.append(threading.Timer(0.25, act, [len(timers) + 1]))
         timers[-1].start()
-        yield from original(self, objective, points, first)
+        yield from original(self, objective, points, first, *stop)
         timers[-1].join()
 
     monkeypatch.setattr(DaskStream, "equations", equations)

@@ -120,7 +120,8 @@ def test_a_large_fit_with_a_warm_up_resumes_without_it_and_in_the_same_bits(monk
     problem = _problem(DECAY.model, _FAR)
     watcher = _Watcher()
     whole = run(problem, ArrayStream(x, y, chunk_size=30_000), [watcher])
-    monkeypatch.setattr(_fit, "_candidates", None)
+    monkeypatch.setattr(_fit, "_warm_up", None)
+    assert any(state.has_given_up for state in watcher.states)
     for state in watcher.states:
         stream = ArrayStream(x, y, chunk_size=30_000)
         assert _bits(run(problem, stream, state=_restored(state, stream))) == _bits(whole)
@@ -227,6 +228,60 @@ def test_a_sample_that_misses_a_narrow_peak_does_no_harm():
     assert state.status.is_converged
     assert state.params[0] == pytest.approx(1000, rel=0.05)
     assert state.params[1] == pytest.approx(center, abs=0.05)
+
+
+class _Counter:
+    """Counts the chunks at which a point's equations are evaluated."""
+
+    def __init__(self, monkeypatch, point):
+        self.n_calls = 0
+        evaluate = kernel.evaluate
+
+        def counted(objective, chunk, params):
+            self.n_calls += np.array_equal(params, point)
+            return evaluate(objective, chunk, params)
+
+        monkeypatch.setattr(kernel, "evaluate", counted)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_a_far_start_is_given_up_early_and_that_changes_no_bit(monkeypatch):
+    x, y = _decay_data(200_000)
+    start = (5.0, 5.0, 5.0)
+    problem = _problem(DECAY.model, start)
+    with monkeypatch.context() as patch:
+        patch.setattr(_fit, "_LOOKS", ())
+        compared = run(problem, ArrayStream(x, y, chunk_size=5000))
+    counter = _Counter(monkeypatch, start)
+    state = run(problem, ArrayStream(x, y, chunk_size=5000))
+    assert counter.n_calls == 2 + 40 / 8  # two chunks of the first sample
+    assert _bits(state._replace(guard=0)) == _bits(compared._replace(guard=0))
+
+
+def test_a_near_start_is_compared_to_the_end(monkeypatch):
+    x, y = _decay_data(200_000)
+    near = run(_problem(DECAY.model, _FAR), ArrayStream(x, y)).params * (1 + 1e-3)
+    counter = _Counter(monkeypatch, near)
+    run(_problem(DECAY.model, near), ArrayStream(x, y, chunk_size=5000))
+    assert counter.n_calls == 2 + 40
+
+
+def test_a_start_is_compared_after_all_where_the_sample_promised_too_much():
+    n_rows = 200_000
+    rows = np.arange(float(n_rows))
+    y = np.random.default_rng(0).normal(size=n_rows)
+    sampled = ArrayStream(rows, rows).sample(_fit._FIRST_SAMPLE_ROWS).rows().columns[0]
+    unseen = np.setdiff1d(rows[n_rows // 2 :], sampled)[:10].astype(int)
+    y[unseen] += 1000
+    problem = _problem(lambda x, level: level + 0.0 * x, (10.0,))
+    watcher = _Watcher()
+    stream = ArrayStream(rows, y, chunk_size=10_000)
+    state = run(problem, stream, [watcher])
+    assert any(seen.has_given_up for seen in watcher.states)
+    assert state.history[0]["n_passes"] == 2
+    assert state.params[0] == pytest.approx(y.mean(), rel=1e-12)
+    for seen in watcher.states:
+        assert _bits(run(problem, stream, state=_restored(seen, stream))) == _bits(state)
 
 
 def test_the_warm_up_and_the_passes_share_their_programs():

@@ -34,6 +34,16 @@ RECORDS = {
         *(1, "partial_fit"),
         [2.2780317359138618, 1.447081566435315, 0.723394535228124],
     ),
+    "schema_3/finished": (5, "finished", ANSWER),
+    "schema_3/mid_pass": (0, "streaming", [1.0, 1.0, 1.0]),
+    "schema_3/partial_fit": (
+        *(10, "partial_fit"),
+        [2.5001529968002756, 1.2998024911104606, 0.4998313765556883],
+    ),
+    "schema_3/partial_fit_few_rows": (
+        *(1, "partial_fit"),
+        [2.2780317359138618, 1.447081566435315, 0.723394535228124],
+    ),
 }
 FITS = [name for name in RECORDS if name.endswith(("finished", "mid_pass"))]
 STREAMS = [name for name in RECORDS if name not in FITS]

@@ -314,7 +314,7 @@ def test_a_sample_has_the_buffers_of_its_stream_and_so_its_programs():
 
 def test_neither_a_chunk_nor_a_sample_copies_a_memory_map_whole(tmp_path):
     array = _npy(tmp_path, np.zeros((2, 2_000_000)))
-    stream = ArrayStream(array, array[0])
+    stream = ArrayStream(array, array[0], chunk_size=131_072)
     tracemalloc.start()
     try:
         stream.sample(8192)

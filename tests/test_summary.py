@@ -154,8 +154,8 @@ def test_r2_survives_an_interruption_in_mid_pass_to_the_last_bit(tmp_path, monke
     whole = optimizer().fit(x, y, (2, 1, 0.5))
     read = ArrayStream.equations
 
-    def equations(self, objective, points, first):
-        for index, item in enumerate(read(self, objective, points, first), first):
+    def equations(self, objective, points, first, *stop):
+        for index, item in enumerate(read(self, objective, points, first, *stop), first):
             if index == 3:
                 raise KeyboardInterrupt
             yield item

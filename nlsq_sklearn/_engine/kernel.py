@@ -33,7 +33,7 @@ _MOST_PARAMS_IN_ONE_SWEEP = 10
 _MOST_PROGRAMS = 128
 # Up to here chunks are padded to powers of two: the folds of a cross-validation, and the batches of
 # a stream, share a program although their sizes differ.
-_LARGEST_POWER = 131_072
+_LARGEST_POWER = 262_144
 
 
 class Chunk(NamedTuple):

@@ -38,6 +38,7 @@ def to_record(state: FitState) -> dict[str, Any]:
         "remaining": _from_float(state.remaining),
         "step": None if state.step is None else _from_step(state.step),
         "candidates": [_from_array(point) for point in state.candidates],
+        "guard": _from_float(state.guard),
         "n_iter": state.n_iter,
         "n_passes": state.n_passes,
         "history": [_from_entry(entry) for entry in state.history],
@@ -66,6 +67,7 @@ def from_record(record: Mapping[str, Any], n_params: int, n_chunks: int) -> FitS
             candidates=np.stack(
                 [array_from_record(point, n_params) for point in _to_list(record["candidates"])]
             ),
+            guard=_to_float(record["guard"]),
             n_iter=count_from_record(record["n_iter"]),
             n_passes=count_from_record(record["n_passes"]),
             history=tuple(_to_entry(entry, n_params) for entry in _to_list(record["history"])),
@@ -76,7 +78,8 @@ def from_record(record: Mapping[str, Any], n_params: int, n_chunks: int) -> FitS
         raise ValueError(f"it is not the state of a fit: {error!r}") from error
     if state.next_chunk > n_chunks or bool(state.partial) != bool(state.next_chunk):
         raise ValueError("its place in the data is not one of this fit")
-    if state.partial and len(state.partial) != len(state.points):
+    n_points = 1 if state.step is not None else len(state.candidates)
+    if state.partial and len(state.partial) != n_points - state.has_given_up:
         raise ValueError("its partial sums don't belong to its points")
     return state
 
@@ -91,7 +94,13 @@ def check_consistency(state: FitState) -> None:
         if its equations are those of no rows, on which a fit could break or turn for ever.
     """
     has_equations = state.equations is not None
-    if has_equations != (state.n_passes > 0) or (state.step is not None and not has_equations):
+    # A first pass that could not compare all candidates is followed by another.
+    n_first_passes = 0 if has_equations else state.n_passes
+    if (
+        (has_equations and state.n_passes == 0)
+        or n_first_passes > (1 if len(state.candidates) > 1 else 0)
+        or (state.step is not None and not has_equations)
+    ):
         raise ValueError("its equations don't belong to its passes")
     if not has_equations and state.status not in (Status.RUNNING, Status.NOT_FINITE):
         raise ValueError("it is finished and has no equations")

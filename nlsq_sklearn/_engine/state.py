@@ -74,7 +74,10 @@ class FitState(NamedTuple):
     step : Step or None
         The step that is being tried.
     candidates : ndarray of shape (n_candidates, n_params)
-        The points that the first pass compares.
+        The points that the first pass compares; the start is the last.
+    guard : float
+        The cost from which on the first pass gives up the start: far more than that of the other
+        candidates, as a sample tells it. Infinite where no sample does.
     n_iter, n_passes : int
         Steps tried; passes over all rows.
     history : tuple of dict
@@ -82,7 +85,7 @@ class FitState(NamedTuple):
     next_chunk : int
         First chunk that the pass in progress has not summed.
     partial : tuple of Equations
-        Its sums so far, one for each point; empty at the start of a pass.
+        Its sums so far, one for each point that is not given up; empty at the start of a pass.
     """
 
     status: Status
@@ -93,6 +96,7 @@ class FitState(NamedTuple):
     remaining: float
     step: Step | None
     candidates: np.ndarray
+    guard: float
     n_iter: int
     n_passes: int
     history: tuple[dict[str, Any], ...]
@@ -100,7 +104,7 @@ class FitState(NamedTuple):
     partial: tuple[Equations, ...]
 
     @classmethod
-    def start(cls, candidates: np.ndarray) -> "FitState":
+    def start(cls, candidates: np.ndarray, guard: float = np.inf) -> "FitState":
         """Return the state before the first pass, which compares the ``candidates``."""
         n_params = candidates.shape[1]
         return cls(
@@ -112,6 +116,7 @@ class FitState(NamedTuple):
             remaining=0.0,
             step=None,
             candidates=candidates,
+            guard=guard,
             n_iter=0,
             n_passes=0,
             history=(),
@@ -128,8 +133,15 @@ class FitState(NamedTuple):
 
     @property
     def points(self) -> np.ndarray:
-        """The points whose equations the next pass sums, shape (n_points, n_params)."""
-        return self.candidates if self.step is None else self.step.trial[np.newaxis]
+        """The points whose equations the next chunk adds to, shape (n_points, n_params)."""
+        if self.step is not None:
+            return self.step.trial[np.newaxis]
+        return self.candidates[: len(self.partial) or None]
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether the start is left out of the rest of the first pass."""
+        return self.equations is None and 0 < len(self.partial) < len(self.candidates)
 
     @property
     def start_point(self) -> np.ndarray:
@@ -146,3 +158,9 @@ class FitState(NamedTuple):
         partial = self.partial or tuple(Equations.zero(self.params.size) for _ in equations)
         total = tuple(a + b for a, b in zip(partial, equations, strict=True))
         return self._replace(partial=total, next_chunk=self.next_chunk + 1)
+
+    def give_up_start(self) -> "FitState":
+        """Return the state without the sums of the start, if those exceed the guard already."""
+        if self.equations is None and len(self.partial) > 1 and self.partial[-1].cost > self.guard:
+            return self._replace(partial=self.partial[:-1])
+        return self

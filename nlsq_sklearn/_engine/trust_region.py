@@ -59,9 +59,15 @@ class Tolerances(NamedTuple):
 
 
 def begin(state: FitState, equations: tuple[Equations, ...]) -> FitState:
-    """Return the state after the first pass: the best of its candidates is accepted."""
+    """Return the state after the first pass: the best of its candidates is accepted.
+
+    A start that was given up counts as worse, since its cost exceeds the guard. Where the others
+    come to no less than that, the sample was wrong, and all are compared in another pass.
+    """
     costs = [e.cost if e.is_finite else np.inf for e in equations]
     best = int(np.argmin(costs))
+    if state.has_given_up and not costs[best] <= state.guard:
+        return state._replace(guard=np.inf, n_passes=state.n_passes + 1, next_chunk=0, partial=())
     if not np.isfinite(costs[best]):
         return state._replace(status=Status.NOT_FINITE, next_chunk=0, partial=())
     params = state.candidates[best]

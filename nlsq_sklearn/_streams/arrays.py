@@ -18,7 +18,7 @@ from .._engine.spread import Spread
 from .memory_maps import identity, read, take
 from .rows import Buffers, Rows
 
-DEFAULT_CHUNK_ROWS = 131_072
+DEFAULT_CHUNK_ROWS = 262_144
 """Rows in a chunk: enough to make the cost of a call vanish, few enough to save often."""
 
 # A sample reads short runs of rows at so many places: larger ones get longer runs, not more places,
@@ -150,22 +150,31 @@ class ArrayStream:
         )
 
     def equations(
-        self, objective: Objective, points: np.ndarray, first: int
+        self, objective: Objective, points: np.ndarray, first: int = 0, stop: int | None = None
     ) -> Iterator[tuple[Equations, ...]]:
-        """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
+        """Yield the equations of each chunk from ``first`` to before ``stop``, in order.
+
+        Those of a chunk are one for each of the points, (n_points, n_params).
+        """
 
         def equations_of(chunk: Chunk) -> tuple[Equations, ...]:
             return tuple(kernel.evaluate(objective, chunk, point) for point in points)
 
-        return self.map_chunks(equations_of, first)
+        return self.map_chunks(equations_of, first, stop)
 
-    def map_chunks(self, function: Callable[[Chunk], Result], first: int = 0) -> Iterator[Result]:
-        """Yield a function of each chunk from ``first`` on, in order, computed by threads."""
-        if self.n_chunks - first == 1:
+    def map_chunks(
+        self, function: Callable[[Chunk], Result], first: int = 0, stop: int | None = None
+    ) -> Iterator[Result]:
+        """Yield a function of each chunk from ``first`` to before ``stop``, in order.
+
+        They are computed by threads.
+        """
+        stop = self.n_chunks if stop is None else stop
+        if stop - first == 1:
             yield function(self.chunk(first))
             return
         yield from map_chunks(
-            lambda index: function(self.chunk(index)), range(first, self.n_chunks), n_threads()
+            lambda index: function(self.chunk(index)), range(first, stop), n_threads()
         )
 
     def sample(self, n_rows: int) -> "ArrayStream":

@@ -74,7 +74,7 @@ class DaskStream:
         self._pool: ArrayStream | None = None
         self._token: str | None = None
         self._graph: ChunkGraph | None = None
-        self._is_checked = False
+        self._n_checked = 0
 
     @property
     def chunk_size(self) -> list[int]:
@@ -82,17 +82,21 @@ class DaskStream:
         return self._sizes
 
     def equations(
-        self, objective: Objective, points: np.ndarray, first: int
+        self, objective: Objective, points: np.ndarray, first: int = 0, stop: int | None = None
     ) -> Iterator[tuple[Equations, ...]]:
-        """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
-        summed = partial(sum_rows, objective=objective, points=points, is_checked=self._is_checked)
-        key = tokenize(
-            self.token(), objective.model.fingerprint, objective[1:], points, self._is_checked
-        )
+        """Yield the equations of each chunk from ``first`` to before ``stop``, in order.
+
+        Those of a chunk are one for each of the points, (n_points, n_params).
+        """
+        is_checked = self._n_checked == self.n_chunks
+        summed = partial(sum_rows, objective=objective, points=points, is_checked=is_checked)
+        key = tokenize(self.token(), objective.model.fingerprint, objective[1:], points, is_checked)
         # A chunk without rows counts as one, so that chunks keep their numbers.
         nothing = tuple(Equations.zero(points.shape[1]) for _ in points)
-        yield from self._map(summed, range(first, self.n_chunks), f"equations-{key}", nothing)
-        self._is_checked |= first == 0
+        stop = self.n_chunks if stop is None else stop
+        yield from self._map(summed, range(first, stop), f"equations-{key}", nothing)
+        if first <= self._n_checked:
+            self._n_checked = max(self._n_checked, stop)
 
     def sample(self, n_rows: int) -> ArrayStream:
         """Return about ``n_rows`` rows of some chunks spread evenly over all, in memory."""

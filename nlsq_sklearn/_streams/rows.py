@@ -34,9 +34,12 @@ class Stream(Protocol):
         """Rows in each chunk: one number, or the list of them where they differ."""
 
     def equations(
-        self, objective: Objective, points: np.ndarray, first: int
+        self, objective: Objective, points: np.ndarray, first: int = 0, stop: int | None = None
     ) -> Iterator[tuple[Equations, ...]]:
-        """Yield the equations of each chunk from ``first`` on, in order, at each of the points."""
+        """Yield the equations of each chunk from ``first`` to before ``stop``, in order.
+
+        Those of a chunk are one for each of the points, (n_points, n_params).
+        """
 
     def sample(self, n_rows: int) -> "ArrayStream":
         """Return about ``n_rows`` rows spread evenly over all, in memory."""

@@ -63,7 +63,8 @@ def _fit_states(draw):
         step = draw(st.none() | st.builds(Step, _arrays(p), _FINITE, _FINITE, _FINITE))
     next_chunk = draw(st.integers(0, _N_CHUNKS))
     n_points = 1 if step is not None else n_candidates
-    n_partial = n_points if next_chunk else 0
+    can_give_up = not has_begun and n_candidates > 1
+    n_partial = n_points - draw(st.integers(0, can_give_up)) if next_chunk else 0
     return FitState(
         status=draw(st.sampled_from(statuses)),
         params=draw(_arrays(p)),
@@ -73,6 +74,7 @@ def _fit_states(draw):
         remaining=draw(_FINITE),
         step=step,
         candidates=np.stack([draw(_arrays(p)) for _ in range(n_candidates)]),
+        guard=draw(_FINITE),
         n_iter=draw(st.integers(0, 10**6)),
         n_passes=draw(st.integers(1, 10**6)) if has_begun else 0,
         history=tuple(draw(st.lists(_entries(p), max_size=3))),
@@ -131,6 +133,7 @@ def _state():
         remaining=0.25,
         step=Step(np.array([1.5, 2.5]), 0.1, 0.01, 1.0),
         candidates=np.ones((2, 2)),
+        guard=0.75,
         n_iter=3,
         n_passes=4,
         history=(entry, entry),

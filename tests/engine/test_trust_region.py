@@ -193,6 +193,34 @@ def test_a_candidate_that_is_not_finite_is_never_the_better_one(field):
     assert state.params.tolist() == _START.tolist()
 
 
+def _first_pass_without_its_start(guard, equations):
+    state = FitState.start(np.stack([_TRUTH, _START]), guard)
+    return state._replace(partial=(equations,), next_chunk=5)
+
+
+def test_a_start_that_was_given_up_is_worse_than_what_costs_less_than_the_guard():
+    truth = _decay().equations(_TRUTH)
+    state = begin(_first_pass_without_its_start(2 * truth.cost, truth), (truth,))
+    assert state.params.tolist() == _TRUTH.tolist()
+    assert state.n_passes == 1
+    assert state.partial == ()
+
+
+@pytest.mark.parametrize("factor", [1.5, np.inf, np.nan])
+def test_where_the_others_cost_more_than_the_guard_all_are_compared_in_another_pass(factor):
+    truth = _decay().equations(_TRUTH)
+    worse = truth._replace(cost=factor * truth.cost)
+    state = begin(_first_pass_without_its_start(truth.cost, worse), (worse,))
+    assert state.status is Status.RUNNING
+    assert state.equations is None
+    assert (state.n_passes, state.next_chunk, state.partial) == (1, 0, ())
+    assert len(state.points) == 2
+    assert state.guard == np.inf
+    again = begin(state, (worse, _decay().equations(_START)))
+    assert again.n_passes == 2
+    assert again.history[0]["n_passes"] == 2
+
+
 def test_no_finite_candidate_ends_the_fit_without_success():
     curve = _decay()
     nan = curve.equations(np.full(3, np.nan))
