@@ -77,6 +77,8 @@ WITHIN = {
     "_streams": [
         "rows",
         "memory_maps",
+        "threads",
+        "content",
         "arrays",
         "dask_tasks",
         "dask_graph",
@@ -106,7 +108,6 @@ HOMES = {
     },
     "sklearn": {"exceptions", "regressor", "_callbacks"},
     "dask": {
-        "_streams/arrays",
         "_streams/dask_arrays",
         "_streams/dask_graph",
         "_streams/dask_results",

@@ -20,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from nlsq_sklearn import StreamingCurveFitRegressor
 from nlsq_sklearn._engine import kernel
-from nlsq_sklearn._streams.arrays import n_threads
+from nlsq_sklearn._streams.threads import n_threads
 from tests import killed_search
 
 ROOT = Path(__file__).parents[1]

@@ -1,5 +1,6 @@
 """Chunks and samples: every row once and in order, whatever kind of array it comes from."""
 
+import hashlib
 import itertools
 import re
 import threading
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlsq_sklearn._engine.kernel import padded_rows
-from nlsq_sklearn._streams import ArrayStream
-from nlsq_sklearn._streams.arrays import map_chunks
+from nlsq_sklearn._streams import ArrayStream, content
+from nlsq_sklearn._streams.threads import map_chunks
 
 _N = 1000
 _ROWS = np.arange(_N)
@@ -333,6 +334,19 @@ def test_the_token_of_arrays_in_memory_is_that_of_their_content():
     y[500] = np.nextafter(y[500], 9)
     assert ArrayStream(_ROWS, y).token() != token
     assert ArrayStream(_ROWS, _MATRIX[0], 1.0).token() != token
+
+
+def test_the_token_is_the_same_in_each_environment_however_many_threads(monkeypatch):
+    y = np.arange(2.5 * 2**20)  # three blocks of 8 MB, the last not full
+    total = hashlib.sha256()
+    for part in (y[::-1], y, np.full(y.size, 0.5)):
+        total.update(f"('<f8', ({y.size},))".encode())
+        for first in range(0, y.size, 2**20):
+            total.update(hashlib.sha256(part[first : first + 2**20].tobytes()).digest())
+    total.update(b"None")
+    for n in (1, 2, 3):
+        monkeypatch.setattr(content, "n_threads", lambda n=n: n)
+        assert ArrayStream(y[::-1], y, 0.5).token() == total.hexdigest()
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4, 8])

@@ -45,7 +45,7 @@ def time_memory_map(directory: str, n_rows: int, repetitions: int) -> dict[str, 
     fit = SOLVERS[OURS].load(problem)
     p0 = list(problem.far)
     answers = [fit(*maps, p0), fit(*arrays, p0)]  # compiles
-    from nlsq_sklearn._streams.arrays import n_threads
+    from nlsq_sklearn._streams.threads import n_threads
 
     seconds = alternately(
         {

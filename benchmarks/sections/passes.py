@@ -43,7 +43,7 @@ def time_passes(problem: str, n_rows: int, repetitions: int) -> dict[str, Any]:
     from nlsq_sklearn._engine.model import parameter_names, trace_model
     from nlsq_sklearn._engine.state import FitState
     from nlsq_sklearn._streams import ArrayStream
-    from nlsq_sklearn._streams.arrays import n_threads
+    from nlsq_sklearn._streams.threads import n_threads
 
     chosen = PROBLEMS[problem]
     x, y = chosen.rows(n_rows)

@@ -2,12 +2,9 @@
 
 import operator
 import os
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import joblib
 import numpy as np
 
 from .._engine import kernel
@@ -15,8 +12,10 @@ from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective, padded_rows
 from .._engine.prediction import predict
 from .._engine.spread import Spread
+from .content import digest_of_arrays
 from .memory_maps import identity, read, take
 from .rows import Buffers, Rows
+from .threads import map_chunks, n_threads
 
 DEFAULT_CHUNK_ROWS = 262_144
 """Rows in a chunk: enough to make the cost of a call vanish, few enough to save often."""
@@ -244,10 +243,8 @@ class ArrayStream:
 
     def token(self) -> str:
         """Return a key of the data: content of arrays in memory, file and time of memory maps."""
-        from dask.base import tokenize
-
         parts = [*self._x, self._y, self._sigma, self._weight]
-        return str(tokenize([None if part is None else identity(part) for part in parts]))
+        return digest_of_arrays([None if part is None else identity(part) for part in parts])
 
     def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
         """Return which row makes the model infinite or NaN at a point, in words."""
@@ -288,41 +285,6 @@ def _sample_runs(n_rows: int, n_sample: int) -> tuple[np.ndarray, int]:
     bounds = runs * n_rows // n_runs
     room = np.diff(bounds) - run_rows + 1  # places for the run in its stratum
     return bounds[:-1] + ((runs[:-1] * _GOLDEN) % 1.0 * room).astype(np.int64), run_rows
-
-
-def map_chunks(
-    function: Callable[[int], Result], indices: range, n_threads: int
-) -> Iterator[Result]:
-    """Yield ``function(index)`` in the order of the indices, computed by several threads."""
-    if n_threads == 1 or len(indices) == 1:
-        yield from map(function, indices)
-        return
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="nlsq_sklearn") as pool:
-        pending: list[Future[Result]] = []
-        try:
-            for index in indices:
-                pending.append(pool.submit(function, index))
-                # One chunk more than threads: nobody waits, and memory stays at a few chunks.
-                if len(pending) > n_threads:
-                    yield pending.pop(0).result()
-            while pending:
-                yield pending.pop(0).result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def n_threads() -> int:
-    """Return the threads that a fit may use, so that fits side by side don't use more than cores.
-
-    In a thread that is not the main one somebody else spreads the work already (joblib, Dask).
-    joblib's processes, and many clusters, say by ``OMP_NUM_THREADS`` what each may use.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return 1
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    cores = int(joblib.cpu_count())
-    return max(1, min(cores, int(limit)) if limit.isdecimal() else cores)
 
 
 def _as_real(values: Any, name: str) -> np.ndarray:

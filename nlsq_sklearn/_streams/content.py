@@ -1,0 +1,38 @@
+"""What tells the numbers of some arrays from others, the same in each process and environment."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .threads import map_chunks, n_threads
+
+_BLOCK_BYTES = 8 * 2**20
+
+
+def digest_of_arrays(parts: Sequence[Any]) -> str:
+    """Return a key of arrays, by their type, shape and content, and of other values by their repr.
+
+    Not by Dask's ``tokenize``: its hash is another one where xxhash is installed.
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            total.update(repr((part.dtype.str, part.shape)).encode())
+            for digest in _digests_of_blocks(part):
+                total.update(digest)
+        else:
+            total.update(repr(part).encode())
+    return total.hexdigest()
+
+
+def _digests_of_blocks(array: np.ndarray) -> list[bytes]:
+    """Return a digest of each block of rows, computed by threads."""
+    rows = max(1, _BLOCK_BYTES * len(array) // max(array.size * array.itemsize, 1))
+
+    def digest(index: int) -> bytes:
+        block = np.ascontiguousarray(array[index * rows : (index + 1) * rows])
+        return hashlib.sha256(block.data).digest()
+
+    return list(map_chunks(digest, range(-(-len(array) // rows)), n_threads()))
