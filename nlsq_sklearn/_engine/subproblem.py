@@ -185,9 +185,13 @@ class Subproblem:
     def _undamped(self) -> tuple[np.ndarray, np.ndarray]:
         return self._solve(0.0)
 
+    @cached_property
+    def _full_step(self) -> Step:
+        return self._step(self._undamped[0], 0.0)
+
     def full_step(self) -> Step:
         """Return the undamped Gauss-Newton step within the bounds."""
-        return self._step(self._undamped[0], 0.0)
+        return self._full_step
 
     def step_within(self, radius: float) -> Step:
         """Return the step of length ``radius`` (to 10 %), or the full step if that is shorter.
@@ -196,9 +200,9 @@ class Subproblem:
         radius has shrunk to nothing, so has the step.
         """
         q, free = self._undamped
-        length = self._length(q)
+        length = self._full_step.length
         if length <= (1 + _RADIUS_SLACK) * radius:
-            return self._step(q, 0.0)
+            return self._full_step
         if radius < np.finfo(float).tiny:
             return self._step(np.zeros_like(q), 0.0)
         damping = 0.0
