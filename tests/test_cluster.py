@@ -13,7 +13,7 @@ import dask.array as da
 import joblib
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_task_stream, wait
 
 from nlsq_sklearn import StreamingCurveFitRegressor
 from tests.cluster_fit import make_data, make_model
@@ -50,6 +50,19 @@ def test_a_cluster_gives_the_bits_of_threads(client):
         in_threads = fit(X, y)
     assert on_cluster.popt_.tolist() == in_threads.popt_.tolist()
     assert on_cluster.pcov_.tolist() == in_threads.pcov_.tolist()
+
+
+def test_chunks_that_a_cluster_holds_share_tasks_and_change_no_bit(client):
+    X, y = dask.persist(*make_data(10_000_000))
+    wait([X, y])
+    with get_task_stream(client) as tasks:
+        held = fit(X, y)
+    reducing = [task["key"] for task in tasks.data if str(task["key"]).count("equations-")]
+    assert held.n_passes_ * X.npartitions / 8 < len(reducing) < held.n_passes_ * X.npartitions / 2
+    with dask.config.set(scheduler="threads"):
+        expected = fit(*make_data(10_000_000))
+    assert held.popt_.tolist() == expected.popt_.tolist()
+    assert held.pcov_.tolist() == expected.pcov_.tolist()
 
 
 def test_each_worker_compiles_once(client):

@@ -180,6 +180,9 @@ def each_pass(monkeypatch, act):
     timers = []
 
     def equations(self, objective, points, first, *stop):
+        if first > 0:  # the rest of a pass
+            yield from original(self, objective, points, first, *stop)
+            return
         timers.append(threading.Timer(0.25, act, [len(timers) + 1]))
         timers[-1].start()
         yield from original(self, objective, points, first, *stop)

@@ -20,6 +20,8 @@ from nlsq_sklearn import (
 from nlsq_sklearn._engine.kernel import Objective
 from nlsq_sklearn._engine.model import trace_model
 from nlsq_sklearn._streams import ArrayStream, open_stream
+from nlsq_sklearn._streams.dask_graph import ChunkGraph
+from nlsq_sklearn._streams.dask_tasks import Layout
 
 N_CHUNKS = 300  # enough for tasks of two chunks
 ROWS = 50
@@ -78,6 +80,22 @@ def test_small_chunks_share_tasks_and_each_keeps_its_equations(data):
         for i in range(0, N_ROWS, ROWS)
     ]
     assert bits(equations) == bits(one_by_one)
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "rows", "expected"),
+    [
+        (1, 1_000_000, [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9, 11]]),
+        (2, 1_000_000, [[index] for index in range(12)]),
+        (1, 3_000_000, [[index] for index in range(12)]),
+    ],
+)
+def test_chunks_that_one_worker_holds_share_tasks(n_threads, rows, expected):
+    x = da.zeros(12 * rows, chunks=rows)
+    graph = ChunkGraph([x], Layout("x", 1, False, False), rows * np.arange(12), [rows] * 12)
+    graph._held = {index: ["lost", index] for index in range(12)}
+    places = {index: [f"worker {index % 2}", "another"] for index in range(12)} | {"lost": []}
+    assert graph.groups_by_place(range(12), places, n_threads) == expected
 
 
 def test_few_chunks_have_a_task_each(data):

@@ -7,7 +7,6 @@ whoever computed them, and that makes the sum the same on every scheduler.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import dask.array as da
@@ -195,11 +194,7 @@ class DaskStream:
             self._graph, function, f"nlsq_sklearn-{key}", self._firsts, self._sizes
         )
         filled = [index for index in indices if self._sizes[index]]
-        computed = chain.from_iterable(
-            results.compute([[index] for index in filled], at_once=1)
-            if one_by_one
-            else results.compute(self._graph.groups(filled))
-        )
+        computed = results.compute(filled, one_by_one=one_by_one)
         yield from (next(computed) if self._sizes[index] else of_empty for index in indices)
 
     def _make_graph(self) -> ChunkGraph:

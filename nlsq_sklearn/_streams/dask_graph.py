@@ -1,7 +1,7 @@
 """The graph of Dask arrays -> tasks that each load and reduce some chunks."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ _TASK_ROWS = 1_048_576
 _TASK_CHUNKS = 64
 # But reading a chunk may take far longer than reducing it, and then many workers shall share.
 _LEAST_TASKS = 128
+# Chunks that a cluster holds need no reading: more rows share a task, if each thread has some.
+_HELD_TASK_ROWS = 4_194_304
+_LEAST_TASKS_OF_A_THREAD = 4
 # A chunk that is put together from more pieces than these is left to the workers side by side.
 _MOST_STEPS = 64
 _SHARED = -1
@@ -58,27 +61,59 @@ class ChunkGraph:
         self._layout = layout
         self._firsts = firsts
         self._sizes = sizes
-        self._is_held_by_cluster = False
+        self._held: dict[int, list[Key]] = {}
         self._owners = self._find_owners()
         self._task_chunks = self._choose_task_chunks()
+
+    @property
+    def is_held_by_cluster(self) -> bool:
+        """Whether a cluster has computed chunks, or what they are made of, already."""
+        return bool(self._held)
 
     def groups(self, indices: Sequence[int]) -> list[list[int]]:
         """Return the chunks, in order, that each task shall reduce."""
         grouped = itertools.groupby(indices, lambda index: index // self._task_chunks)
         return [list(group) for _, group in grouped]
 
+    def groups_by_place(
+        self, indices: Sequence[int], places: Mapping[Key, Sequence[str]], n_threads: int
+    ) -> list[list[int]]:
+        """Return the chunks that each task shall reduce where a cluster holds them.
+
+        Parameters
+        ----------
+        places : mapping
+            The addresses of the workers that hold each key.
+        n_threads : int
+            Of all workers.
+        """
+        rows = max(1, sum(self._sizes) // int(np.count_nonzero(self._sizes)))
+        n_least = _LEAST_TASKS_OF_A_THREAD * max(n_threads, 1)
+        most = min(_TASK_CHUNKS, _HELD_TASK_ROWS // rows, len(indices) // n_least)
+        groups: list[list[int]] = []
+        growing: dict[str, list[int]] = {}
+        for index in indices:
+            holders = [places.get(key) for key in self._held.get(index, ())]
+            place = next((workers[0] for workers in holders if workers), "")
+            group = growing.get(place)
+            if group is None or len(group) >= max(most, 1):
+                group = growing[place] = []
+                groups.append(group)
+            group.append(index)
+        return groups
+
     def tasks(
         self, function: Callable[[ArrayStream], Any], name: str, groups: Sequence[Sequence[int]]
     ) -> tuple[dict[Key, Any], list[Key]]:
         """Return a graph that gives a tuple of results for each group, and the groups' keys.
 
-        A key has the name and the first and last chunk, so that it is the same in each process.
+        A key has the name and the chunks, so that it is the same in each process.
         """
         graph: dict[Key, Any] = {}
         for group in groups:
             loads = tuple(map(self._load, group))
             needs = tuple(dict.fromkeys(key for load in loads for key in load.needs))
-            key = (name, group[0], group[-1])
+            key: Key = (name, *group)
             refs = map(TaskRef, needs)
             graph[key] = Task(key, reduce_chunks, function, self._layout, loads, needs, *refs)
         keys = list(graph)
@@ -108,15 +143,16 @@ class ChunkGraph:
                 if owner in (index, _SHARED):
                     continue
                 if key not in self._graph:
-                    self._is_held_by_cluster = True
+                    self._held.setdefault(index, []).append(key)
                     continue
                 owners[key] = index if owner is None else _SHARED
                 wanted.extend(self._dependencies(key))
         return owners
 
     def _choose_task_chunks(self) -> int:
-        # Data that a cluster holds would travel to the worker that holds another chunk.
-        if self._is_held_by_cluster:
+        # Data that a cluster holds would travel to the worker that holds another chunk, unless
+        # they are grouped by place.
+        if self.is_held_by_cluster:
             return 1
         n_filled = int(np.count_nonzero(self._sizes))
         most = _TASK_ROWS * n_filled // sum(self._sizes)

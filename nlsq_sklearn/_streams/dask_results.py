@@ -57,18 +57,15 @@ class ChunkResults:
         self._schedule = get_scheduler(collections=graph.arrays)
         self._client = _client_of(self._schedule)
 
-    def compute(
-        self, groups: Sequence[Sequence[int]], *, at_once: int | None = None
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yield the results of each group of chunks that have rows, in order.
+    def compute(self, indices: Sequence[int], *, one_by_one: bool = False) -> Iterator[Any]:
+        """Yield the result of each of some chunks that have rows, in order.
 
         Parameters
         ----------
-        groups : sequence of sequences of int
-            The chunks that each task computes.
-        at_once : int or None
-            Tasks that are asked for before their results are yielded; None for as many as keep
-            the workers busy.
+        indices : sequence of int
+        one_by_one : bool
+            Whether a chunk is asked for when the result of the one before was taken; else as many
+            as keep the workers busy.
 
         Raises
         ------
@@ -79,10 +76,28 @@ class ChunkResults:
         SchedulerLostError
             If the cluster's scheduler is gone.
         """
-        if self._client is None or at_once is not None or _is_within_a_task():
-            yield from self._request_by_request(groups, at_once)
+        if one_by_one:
+            for result in self._request_by_request([[index] for index in indices], 1):
+                yield from result
+            return
+        is_asked_ahead = self._client is not None and not _is_within_a_task()
+        if is_asked_ahead and self._graph.is_held_by_cluster:
+            groups = self._groups_by_place(indices)
         else:
-            yield from self._ahead(groups)
+            groups = self._graph.groups(indices)
+        computed = self._ahead(groups) if is_asked_ahead else self._request_by_request(groups, None)
+        yield from _in_order(indices, groups, computed)
+
+    def _groups_by_place(self, indices: Sequence[int]) -> list[list[int]]:
+        try:
+            places = self._client.who_has(self._graph.arrays)
+            return self._graph.groups_by_place(indices, places, self._n_threads())
+        except Exception as error:
+            self._raise_if_lost(indices, error)
+            raise
+
+    def _n_threads(self) -> int:
+        return int(sum(self._client.nthreads().values()))
 
     def _request_by_request(
         self, groups: Sequence[Sequence[int]], at_once: int | None
@@ -105,7 +120,7 @@ class ChunkResults:
         """Have several requests in work on a cluster."""
         pending: deque[tuple[Sequence[Sequence[int]], list[Any]]] = deque()
         try:
-            n_tasks = max(_TASKS_AT_ONCE, 2 * sum(self._client.nthreads().values()))
+            n_tasks = max(_TASKS_AT_ONCE, 2 * self._n_threads())
             at_once = n_tasks // _REQUESTS_AHEAD
             for start in range(0, len(groups), at_once):
                 request = groups[start : start + at_once]
@@ -139,16 +154,8 @@ class ChunkResults:
 
     def _raise(self, groups: Sequence[Sequence[int]], error: Exception) -> None:
         """Say which chunk it is that can't be computed."""
-        indices = list(chain.from_iterable(groups))
-        client = self._client
-        if client is not None and client.status != "running":
-            raise SchedulerLostError(
-                f"The connection to the Dask scheduler {_address(client)} was lost while "
-                f"{self._describe(indices)} were computed ({_words(error)}). Connect a new "
-                "Client and fit again; with a checkpoint directory the fit goes on from what "
-                "was summed so far (resume=True of the optimizer, warm_start=True of the "
-                "estimator)."
-            ) from error
+        indices = sorted(chain.from_iterable(groups))
+        self._raise_if_lost(indices, error)
         if type(error).__name__ == "KilledWorker":
             # Asking for the chunks again would kill as many workers again.
             raise ChunkError(
@@ -168,6 +175,17 @@ class ChunkResults:
         raise ChunkError(
             f"Chunk {index} (rows {first} to {last}) could not be computed: {_words(cause)}"
         ) from cause
+
+    def _raise_if_lost(self, indices: Sequence[int], error: Exception) -> None:
+        client = self._client
+        if client is not None and client.status != "running":
+            raise SchedulerLostError(
+                f"The connection to the Dask scheduler {_address(client)} was lost while "
+                f"{self._describe(indices)} were computed ({_words(error)}). Connect a new "
+                "Client and fit again; with a checkpoint directory the fit goes on from what "
+                "was summed so far (resume=True of the optimizer, warm_start=True of the "
+                "estimator)."
+            ) from error
 
     def _first_failure(self, indices: list[int]) -> tuple[int, Exception] | None:
         """Return the first chunk that raises, and what it raises, by computing halves again.
@@ -192,6 +210,20 @@ class ChunkResults:
         last = indices[-1]
         rows = f"rows {self._firsts[indices[0]]} to {self._firsts[last] + self._sizes[last] - 1}"
         return f"chunks {indices[0]} to {last} ({rows})"
+
+
+def _in_order(
+    indices: Sequence[int],
+    groups: Sequence[Sequence[int]],
+    computed: Iterator[tuple[Any, ...]],
+) -> Iterator[Any]:
+    """Yield the result of each chunk, in the order of the indices, whatever that of the groups."""
+    waiting: dict[int, Any] = {}
+    missing = deque(indices)
+    for group, results in zip(groups, computed, strict=True):
+        waiting.update(zip(group, results, strict=True))
+        while missing and missing[0] in waiting:
+            yield waiting.pop(missing.popleft())
 
 
 def _client_of(schedule: Any) -> Any:
