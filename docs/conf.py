@@ -84,6 +84,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "nlsq_sklearn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
 html_sidebars = {"index": [], "quick_start": [], "changelog": [], "contributing": []}

@@ -1,5 +1,6 @@
 """What all pictures have in common: their colours, axes, legends and notes."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,9 +105,14 @@ def _room(ax: Any) -> float:
     What lays out a figure makes axes narrower for the sake of a wider one. Without, it may also
     stand above the colour bar and the margin.
     """
-    extent, figure = ax.get_window_extent(), ax.figure
-    spec = ax.get_subplotspec()
-    if spec is None or figure.get_layout_engine() is not None:
+    figure, spec = ax.figure, ax.get_subplotspec()
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # if room is short, drawing will say so
+            layout.execute(figure.canvas.figure)
+    extent = ax.get_window_extent()
+    if layout is not None or spec is None:
         return float(extent.width)
     spec = spec.get_topmost_subplotspec()
     right = 1.0 if spec.is_last_col() else spec.get_position(figure).x1
