@@ -77,19 +77,20 @@ plot_formats = ["svg"]
 plot_html_show_formats = False
 plot_html_show_source_link = False
 plot_include_source = True
-plot_rcparams = {"figure.constrained_layout.use": True, "figure.figsize": (7, 3.6)}
+plot_rcparams = {"figure.constrained_layout.use": True, "figure.figsize": (6, 4)}
 
 html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = "nlsq_sklearn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
 html_sidebars = {"index": [], "quick_start": [], "changelog": [], "contributing": []}
 html_theme_options = {
     "logo": {"text": "nlsq_sklearn"},
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 5,
     "navbar_end": ["theme-switcher"],
     "show_prev_next": True,
     "show_toc_level": 2,

@@ -11,6 +11,8 @@ _STRONG_CORRELATION = 0.99
 _MOST_IN_MATRIX = 8
 _MOST_PAIRS = 10
 _ON_BOUND = 1e-8
+# Without a style sheet, as outside of a notebook, columns would touch and intervals be broken.
+_CELL = "padding: 0.15em 0.4em; white-space: nowrap"
 
 
 def short_text(result: Any) -> str:
@@ -184,11 +186,12 @@ def _table(rows: Sequence[Sequence[str]], *, has_header: bool = True) -> str:
     for number, row in enumerate(rows):
         tag = "th" if has_header and number == 0 else "td"
         first, *others = (escape(cell) for cell in row)
-        cells = f'<th style="text-align: left">{first}</th>' + "".join(
-            f'<{tag} style="text-align: right">{cell}</{tag}>' for cell in others
+        cells = f'<th style="text-align: left; {_CELL}">{first}</th>' + "".join(
+            f'<{tag} style="text-align: right; {_CELL}">{cell}</{tag}>' for cell in others
         )
         lines.append(f"<tr>{cells}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+    table = f'<table style="border-collapse: collapse">{"".join(lines)}</table>'
+    return f'<div style="margin: 0.7em 0; overflow-x: auto">{table}</div>'
 
 
 class Summarised:

@@ -251,3 +251,24 @@ def test_a_record_that_is_no_fits_is_refused(tmp_path, record):
     JSONCheckpoint(tmp_path).save({"iteration": 1, "params": [1.0], **record})
     with pytest.raises(CorruptCheckpointError, match="is not the checkpoint of a fit"):
         ConvergenceDisplay.from_checkpoint(tmp_path)
+
+
+def test_the_title_stands_above_the_legend_and_the_status_has_even_lines():
+    result = _fit()
+    small, axes = plt.subplots(3, figsize=(3, 4), layout="constrained")
+    display = ConvergenceDisplay.from_result(result, ax=axes)
+    axes[0].set_title("Title")
+    small.draw_without_rendering()
+    assert axes[0].title.get_window_extent().y0 >= display.legend_.get_window_extent().y1
+    _, *lines = axes[-1].get_xlabel().split("\n")
+    assert " ".join(lines) == result.message
+    assert len(lines) > 1
+    assert max(map(len, lines)) < 2 * min(map(len, lines))
+
+
+def test_a_resume_is_seen_on_a_dark_ground():
+    history = _fit().history
+    place = {"n_passes": 1, "chunk": 3, "n_chunks": N_CHUNKS}
+    with plt.style.context("dark_background"):
+        display = ConvergenceDisplay(history, [place]).plot()
+    assert {line.get_color() for lines in display.resumes_ for line in lines} == {"white"}

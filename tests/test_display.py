@@ -22,6 +22,7 @@ from nlsq_sklearn import (
 )
 from nlsq_sklearn._streams import picture
 
+matplotlib = pytest.importorskip("matplotlib")
 plt = pytest.importorskip("matplotlib.pyplot")
 
 KINDS = ("fit", "residuals", "residual_histogram", "qq")
@@ -294,7 +295,7 @@ def test_residuals_are_weighted_and_rows_of_weight_0_are_not_drawn():
     display.plot(kind="residual_histogram")
     assert "300 rows" in display.legend_.get_texts()[0].get_text()
     std = np.sqrt(np.sum(expected**2) / 297)
-    assert f"standard deviation {std:.3g}" in display.legend_.get_texts()[1].get_text()
+    assert f"std {std:.3g}" in display.legend_.get_texts()[1].get_text()
     lazy = [da.from_array(a, chunks=(100, 1)[: a.ndim]) for a in (X, y, weight)]
     from_dask = CurveFitDisplay.from_estimator(estimator, *lazy[:2], sample_weight=lazy[2])
     np.testing.assert_array_equal(from_dask.scatter_.get_offsets()[:, 1], y[weight > 0])
@@ -452,3 +453,61 @@ def test_the_displays_are_imported_without_matplotlib():
         "assert 'matplotlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Titles, sizes and grounds
+
+
+@pytest.mark.parametrize("is_set_before", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_title_stands_above_the_legend(many, kind, is_set_before):
+    figure, ax = plt.subplots(layout="constrained")
+    if is_set_before:
+        ax.set_title("Title")
+    display = CurveFitDisplay.from_estimator(many, *MANY, kind=kind, ax=ax)
+    if not is_set_before:
+        ax.set_title("Title")
+    figure.draw_without_rendering()
+    assert ax.title.get_window_extent().y0 >= display.legend_.get_window_extent().y1
+    assert ax.title.get_window_extent().y1 <= figure.bbox.y1
+    assert figure.axes == [ax, *([display.colorbar_.ax] if display.colorbar_ else [])]
+
+
+def test_a_legend_is_no_wider_than_small_axes(few):
+    figure, axes = plt.subplots(1, 2, figsize=(6, 3), layout="constrained")
+    display = CurveFitDisplay.from_estimator(few, *FEW, ax=axes[1])
+    figure.draw_without_rendering()
+    legend = display.legend_.get_window_extent()
+    assert legend.x1 <= figure.bbox.x1
+    in_one_row = display.plot(plt.figure().subplots()).legend_.get_window_extent()
+    assert legend.height > 1.5 * in_one_row.height
+
+
+def test_a_new_figure_has_the_size_that_is_set(few):
+    with plt.rc_context({"figure.figsize": (5, 3)}):
+        figure = CurveFitDisplay.from_estimator(few, *FEW).figure_
+    assert figure.get_size_inches().tolist() == [5, 3]
+
+
+@pytest.mark.parametrize(("style", "is_dark"), [("default", False), ("dark_background", True)])
+def test_rows_and_small_print_stand_out_from_the_ground(many, style, is_dark):
+    def luminance(colour):
+        return np.dot(matplotlib.colors.to_rgba(colour)[:3], (0.2126, 0.7152, 0.0722))
+
+    with plt.style.context(style):
+        display = CurveFitDisplay.from_estimator(many, *MANY, kind="residuals")
+        ground = luminance(display.ax_.get_facecolor())
+        assert (ground < 0.5) == is_dark
+        colours = display.density_.cmap(np.linspace(0, 1, 20))
+        assert min(abs(luminance(colour) - ground) for colour in colours) > 0.1
+        fullest = abs(luminance(colours[-1]) - ground)
+        assert fullest > 2 * abs(luminance(colours[0]) - ground)
+        quantiles = display.plot(kind="qq")
+        assert abs(luminance(quantiles.note_.get_color()) - ground) > 0.5
+
+
+def test_a_picture_on_axes_without_a_ground_has_that_of_the_figure(many):
+    ax = plt.figure(facecolor="black").subplots()
+    ax.set_facecolor("none")
+    colours = CurveFitDisplay.from_estimator(many, *MANY, ax=ax).density_.cmap
+    assert sum(colours(1.0)[:3]) > sum(colours(0.0)[:3])

@@ -15,7 +15,7 @@ from .._survey import fits_below
 from ..checkpoint import JSONCheckpoint
 from ..exceptions import CheckpointNotFoundError, CorruptCheckpointError
 from ..regressor import StreamingCurveFitRegressor
-from .drawing import BLUE, GREY, VERMILLION, legend_above, new_axes, require_matplotlib
+from .drawing import VERMILLION, blue, grey, ink, legend_above, new_axes, require_matplotlib
 
 _QUANTITIES = {"cost": "cost", "damping": "damping", "step_length": "step length"}
 # Costs that differ by a smaller factor are drawn on a linear axis.
@@ -189,7 +189,7 @@ class ConvergenceDisplay:
             Itself, with the artists of this drawing.
         """
         require_matplotlib("ConvergenceDisplay")
-        self.axes_ = np.asarray(new_axes(3, height=6.4) if ax is None else ax, dtype=object).ravel()
+        self.axes_ = np.asarray(new_axes(3) if ax is None else ax, dtype=object).ravel()
         if self.axes_.size != 3:
             raise ValueError(f"ax must hold three Axes or be None, got {self.axes_.size}.")
         self.figure_ = self.axes_[0].figure
@@ -215,12 +215,12 @@ class ConvergenceDisplay:
             values = _within_reach(values, is_accepted)
         _set_scale(axes, values)
         joined = is_accepted & np.isfinite(values)
-        axes.plot(passes[joined], values[joined], color=GREY, lw=1, zorder=1)
+        axes.plot(passes[joined], values[joined], color=grey(axes), lw=1, zorder=1)
         style: dict[str, Any] = {"ls": "none", "ms": _marker_size(len(passes))}
         (accepted,) = axes.plot(
             *(passes[is_accepted], values[is_accepted], "o"),
             **style,
-            color=BLUE,
+            color=blue(axes),
             zorder=2,
             label="accepted",
         )
@@ -247,7 +247,8 @@ class ConvergenceDisplay:
 
     def _draw_resume(self, axes: Any, place: dict[str, int]) -> Any:
         at = place["n_passes"] + place["chunk"] / place["n_chunks"]
-        return axes.axvline(at, color="black", ls=(0, (4, 2)), lw=1.2, zorder=0.5, label="resumed")
+        style = {"color": ink(axes), "ls": (0, (4, 2)), "lw": 1.2, "zorder": 0.5}
+        return axes.axvline(at, **style, label="resumed")
 
     def _set_passes(self) -> None:
         """Count passes on the axes, with room for a place in one that is not finished."""
@@ -258,7 +259,7 @@ class ConvergenceDisplay:
         for axes in self.axes_:
             axes.set_xlim(0.5 if min(ends, default=1) else 0, max(ends, default=1) + 0.5)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        self.axes_[-1].set_xlabel("\n".join(["pass", *textwrap.wrap(self.status)]))
+        self.axes_[-1].set_xlabel("\n".join(["pass", *_wrapped(self.status, self.axes_[-1])]))
 
 
 def _load(directory: str | os.PathLike[str] | JSONCheckpoint) -> tuple[str, dict[str, Any]]:
@@ -285,6 +286,19 @@ def _within_reach(costs: np.ndarray, is_accepted: np.ndarray) -> np.ndarray:
     highest = costs[is_accepted].max(initial=0.0)
     with np.errstate(invalid="ignore"):
         return np.where(costs <= _MOST_ABOVE * highest, costs, np.nan)
+
+
+def _wrapped(words: str, axes: Any) -> list[str]:
+    """Return lines of about the same length, below axes and about as wide."""
+    points = 72 * axes.get_window_extent().width / axes.figure.dpi
+    most = max(20, int(points / (0.5 * axes.xaxis.label.get_size())))
+    n_lines = len(textwrap.wrap(words, most))
+    even = (len(words) + n_lines - 1) // max(n_lines, 1)
+    return next(
+        lines
+        for width in range(max(even, 1), most + 1)
+        if len(lines := textwrap.wrap(words, width)) <= n_lines
+    )
 
 
 def _marker_size(n_passes: int) -> float:

@@ -8,7 +8,7 @@ from scipy.special import stdtrit
 from .._engine.model import TracedModel
 from .._streams import predict_rows
 from .._streams.picture import Picture, View
-from .drawing import BLUE, VERMILLION, density_colours
+from .drawing import VERMILLION, blue, density_colours
 from .statistics import (
     Scale,
     n_bars,
@@ -166,7 +166,7 @@ def draw_histogram(ax: Any, shown: Shown) -> Artists:
         counts[0] / (n_rows * (edges[1] - edges[0])),
         edges,
         fill=True,
-        color=BLUE,
+        color=blue(ax),
         alpha=0.55,
         label=_rows(n_rows),
     )
@@ -190,12 +190,12 @@ def draw_quantiles(ax: Any, shown: Shown) -> Artists:
     else:
         normal, values = ordered_against_normal(picture.points.residual)
     label = _rows(picture.residual.n_points)
-    scatter = ax.scatter(normal, values, s=_size(normal.size), color=BLUE, lw=0, label=label)
+    scatter = ax.scatter(normal, values, s=_size(normal.size), color=blue(ax), lw=0, label=label)
     scale, ends = _scale(shown), normal[[0, -1]]
     (line,) = ax.plot(
         ends, scale.value * ends, color=VERMILLION, lw=_LINE_WIDTH, label=_normal(scale)
     )
-    ax.set(xlabel="quantile of the standard normal distribution", ylabel=shown.residual_label)
+    ax.set(xlabel="standard normal quantile", ylabel=shown.residual_label)
     reach = _MOST_REACH * scale.value * ends[1]
     if 0 < reach < np.abs(values).max():
         ax.set_ylim(max(-reach, values[0]), min(reach, values[-1]))
@@ -215,7 +215,7 @@ def _draw_rows(ax: Any, shown: Shown, name: str, visible: tuple[float, float]) -
         return _draw_density(ax, shown, shown.view.unfold(edges), counts)
     x, values = picture.points.x, getattr(picture.points, name)
     scatter = ax.scatter(
-        x, values, s=_size(x.size), color=BLUE, alpha=0.6, lw=0, zorder=2, label=_rows(x.size)
+        x, values, s=_size(x.size), color=blue(ax), alpha=0.6, lw=0, zorder=2, label=_rows(x.size)
     )
     return Artists(None, scatter, handles=(scatter,))
 
@@ -230,7 +230,7 @@ def _draw_density(ax: Any, shown: Shown, edges: np.ndarray, counts: np.ndarray) 
         np.exp2(x_edges) if shown.view.is_log else x_edges,
         edges,
         np.ma.masked_equal(counts.T, 0),
-        cmap=density_colours(),
+        cmap=density_colours(ax),
         norm=LogNorm(1, max(10, counts.max())),
         rasterized=True,
         zorder=1,
@@ -262,7 +262,7 @@ def _rows(n_rows: int) -> str:
 
 
 def _normal(scale: Scale) -> str:
-    return f"normal, standard deviation {scale.value:.3g} ({scale.words})"
+    return f"normal, std {scale.value:.3g} ({scale.words})"
 
 
 def _outside(n_rows: int) -> tuple[str, ...]:
