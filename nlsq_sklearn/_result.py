@@ -45,7 +45,7 @@ class CurveFitResult(OptimizeResult):
     pcov : ndarray of shape (n_params, n_params)
         Their covariance; infinite for parameters that the data do not determine.
     perr : ndarray of shape (n_params,)
-        Their standard errors.
+        Their standard errors, one standard deviation each, in the units of the parameters.
     correlation : ndarray of shape (n_params, n_params)
         Their correlations; NaN beside parameters that the data do not determine.
     cost : float

@@ -101,7 +101,7 @@ class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixi
     pcov_ : ndarray of shape (n_params, n_params)
         Their covariance; infinite for parameters that the data do not determine.
     perr_ : ndarray of shape (n_params,)
-        Their standard errors.
+        Their standard errors, one standard deviation each, in the units of the parameters.
     param_names_ : tuple of str
         Their names, from the model's signature.
     cost_ : float
