@@ -309,6 +309,14 @@ def test_masked_rows_are_not_predicted_nor_scored_as_if_they_were_data():
             call(masked)
 
 
+def test_constants_of_a_model_have_all_digits_unless_jax_made_them_outside_of_it():
+    y, outside, table = 0.1 * 3 * T, jnp.array(0.1), np.array([0.1])
+    for model in (lambda x, a: a * 0.1 * x, lambda x, a: a * table[0] * x):
+        assert regress(model, y=y).popt_[0] == pytest.approx(3, rel=1e-14)
+    assert outside.dtype == np.float32  # as docs/limits.md says
+    assert regress(lambda x, a: a * outside * x, y=y).popt_[0] != pytest.approx(3, rel=1e-9)
+
+
 @pytest.mark.parametrize("n_rows", [2, 3])
 def test_too_few_rows_for_errors_are_told_as_the_reason(n_rows):
     with pytest.warns(OptimizeWarning, match=f"{n_rows} rows can't tell the errors of 3 parameter"):
