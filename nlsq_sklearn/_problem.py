@@ -161,6 +161,16 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
     return start
 
 
+def check_size_without_model(p0: Any, n_params: int) -> None:
+    """Raise if the start has another size than the curve that stands in for a model."""
+    if p0 is not None and not is_auto(p0) and np.size(p0) != n_params:
+        raise ValueError(
+            "No model is given. The curve that is fitted then, intercept + slopes @ x, has "
+            f"{n_params} parameters, and p0 has {np.size(p0)} numbers. Give the model first: "
+            "StreamingCurveFitRegressor(model, p0=...)."
+        )
+
+
 def as_guess(p0: Any, model: TracedModel, bounds: Bounds) -> Callable[[Profile], np.ndarray] | None:
     """Return what guesses the start from a profile of the data, None if the user gives it.
 

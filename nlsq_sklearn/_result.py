@@ -1,6 +1,5 @@
 """The answer of a fit, and what it is worth."""
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,8 @@ from ._engine.state import FitState, Status
 from ._fit import Problem
 from ._statistics import correlation, half_width, statistics
 from ._streams import Stream
-from ._summary import html, short_text, text
+from ._summary import Summary, html, short_text, text
+from ._warnings import warn
 
 
 class Past(NamedTuple):
@@ -45,7 +45,7 @@ class CurveFitResult(OptimizeResult):
     pcov : ndarray of shape (n_params, n_params)
         Their covariance; infinite for parameters that the data do not determine.
     perr : ndarray of shape (n_params,)
-        Their standard errors.
+        Their standard errors, one standard deviation each, in the units of the parameters.
     correlation : ndarray of shape (n_params, n_params)
         Their correlations; NaN beside parameters that the data do not determine.
     cost : float
@@ -218,7 +218,7 @@ class CurveFitResult(OptimizeResult):
         success: Converged: ...
         cost 4.7598...; 1,000 rows, 2 passes, ... s
         """
-        return text(self, level)
+        return Summary(text(self, level))
 
     def _repr_html_(self) -> str:
         return html(self, 0.95)
@@ -231,20 +231,24 @@ def as_result(
     if not state.status.is_converged:
         from .exceptions import ConvergenceWarning
 
-        warnings.warn(
+        warn(
             f"The fit did not converge: {state.status.message} The result holds the best point "
             "found.",
             ConvergenceWarning,
-            stacklevel=4,
         )
     result = _estimate(state.params, state.accepted, problem, absolute_sigma=absolute_sigma)
     undetermined = ~np.isfinite(result.perr)
     if undetermined.any():
         names = ", ".join(np.array(result.param_names)[undetermined])
-        warnings.warn(
-            f"The data do not determine {names}: the covariance is infinite there.",
+        n_rows, n_params = int(state.accepted.n_rows), len(result.param_names)
+        why = (
+            f" {n_rows} rows can't tell the errors of {n_params} parameters: it takes more rows."
+            if n_rows <= n_params
+            else ""
+        )
+        warn(
+            f"The data do not determine {names}: the covariance is infinite there.{why}",
             OptimizeWarning,
-            stacklevel=4,
         )
     result.update(
         success=state.status.is_converged,

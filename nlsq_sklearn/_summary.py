@@ -15,6 +15,15 @@ _ON_BOUND = 1e-8
 _CELL = "padding: 0.15em 0.4em; white-space: nowrap"
 
 
+class Summary(str):
+    """A text that prompts and notebooks show line by line, without a call of ``print``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def short_text(result: Any) -> str:
     """Return the parameters and how the fit ended."""
     header, *rows = _parameter_rows(result, None)
@@ -229,7 +238,7 @@ class Summarised:
         >>> print(StreamingCurveFitRegressor().fit(X, y).summary().splitlines()[6])
         correlation  intercept
         """
-        return text(self._latest_result(), level)
+        return Summary(text(self._latest_result(), level))
 
     def _html_repr(self) -> str:
         """Return scikit-learn's diagram, and below it the summary of the fit."""

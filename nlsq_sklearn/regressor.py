@@ -34,6 +34,7 @@ from ._problem import (
     as_objective,
     as_start,
     as_tolerances,
+    check_size_without_model,
     draw_starts,
     names_of,
 )
@@ -43,6 +44,7 @@ from ._saving import Saver
 from ._signals import SignalGuard
 from ._streams import Stream, is_dask, open_stream, predict_rows, score_rows
 from ._summary import Summarised
+from ._tables import naming_columns, refuse_masked
 from .checkpoint import JSONCheckpoint, as_checkpoint, folder_of
 
 
@@ -99,7 +101,7 @@ class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixi
     pcov_ : ndarray of shape (n_params, n_params)
         Their covariance; infinite for parameters that the data do not determine.
     perr_ : ndarray of shape (n_params,)
-        Their standard errors.
+        Their standard errors, one standard deviation each, in the units of the parameters.
     param_names_ : tuple of str
         Their names, from the model's signature.
     cost_ : float
@@ -493,6 +495,7 @@ class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixi
             )
         X = self._check_X(X, reset=reset)
         if not is_dask(y):
+            refuse_masked(y, "y")
             y = column_or_1d(y, warn=True)
             if y.dtype.kind == "O":
                 y = y.astype(np.float64)
@@ -503,8 +506,10 @@ class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixi
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Return the checked predictors; Dask's stay lazy."""
         if not is_dask(X):
+            refuse_masked(X, "X")
             # Values are looked at chunk by chunk: here a memory map would be read whole.
-            return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+            with naming_columns(X) if reset else contextlib.nullcontext():
+                return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
         if X.ndim != 2:
             raise ValueError(
                 f"Expected 2D array, got a Dask array of shape {X.shape} instead. Reshape X by "
@@ -519,6 +524,7 @@ class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixi
         n_features = self.n_features_in_
         if self.model is None:
             names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(n_features)])
+            check_size_without_model(self.p0, n_features + 1)
             return traced(affine, ("intercept", *names), n_features)
         return traced(self.model, names_of(self.model, self.p0), n_features)
 

@@ -27,6 +27,7 @@ ORDER = [
     "_problem",
     "_statistics",
     "_summary",
+    "_tables",
     "_result",
     "_progress",
     "_resume",

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import OptimizeWarning
 from scipy.special import erf
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from nlsq_sklearn import AdaptiveHybridStreamingOptimizer, StreamingCurveFitRegressor
 
@@ -231,6 +232,31 @@ DATA = {
         {"X": np.array([["a"]] * N_ROWS)},
         "Convert your data to numeric values",
     ),
+    "a column of text": (
+        regress,
+        {"X": FRAME.assign(site="north")},
+        "X has columns that hold no numbers: 'site'. Leave them out, or convert them",
+    ),
+    "a column of times beside numbers": (
+        regress,
+        {"X": FRAME.assign(day=pd.Timestamp("2026-01-01"))},
+        "X has columns that hold no numbers: 'day'",
+    ),
+    "masked rows of y": (
+        regress,
+        {"y": np.ma.masked_greater(Y, 2)},
+        "y is a masked array: leave the masked rows out",
+    ),
+    "masked rows of X": (
+        regress,
+        {"X": np.ma.masked_greater(T, 2)[:, np.newaxis]},
+        "X is a masked array: leave the masked rows out",
+    ),
+    "no model": (
+        regress,
+        {"model": None, "p0": [1, 1, 1]},
+        "No model is given. The curve that is fitted then, intercept + slopes @ x, has 2 param",
+    ),
     "objects": (optimize, {"x": T.astype(object)}, ".astype(float)"),
     "times": (
         optimize,
@@ -273,6 +299,42 @@ def test_a_mistake_in_the_data(fit, arguments, words):
     with pytest.raises((TypeError, ValueError)) as caught:
         fit(**arguments)
     assert words in str(caught.value)
+
+
+def test_masked_rows_are_not_predicted_nor_scored_as_if_they_were_data():
+    regressor = regress()
+    masked = np.ma.masked_greater(T, 2)[:, np.newaxis]
+    for call in (regressor.predict, lambda X: regressor.score(X, Y)):
+        with pytest.raises(TypeError, match="X is a masked array"):
+            call(masked)
+
+
+def test_constants_of_a_model_have_all_digits_unless_jax_made_them_outside_of_it():
+    y, outside, table = 0.1 * 3 * T, jnp.array(0.1), np.array([0.1])
+    for model in (lambda x, a: a * 0.1 * x, lambda x, a: a * table[0] * x):
+        assert regress(model, y=y).popt_[0] == pytest.approx(3, rel=1e-14)
+    assert outside.dtype == np.float32  # as docs/limits.md says
+    assert regress(lambda x, a: a * outside * x, y=y).popt_[0] != pytest.approx(3, rel=1e-9)
+
+
+@pytest.mark.parametrize("n_rows", [2, 3])
+def test_too_few_rows_for_errors_are_told_as_the_reason(n_rows):
+    with pytest.warns(OptimizeWarning, match=f"{n_rows} rows can't tell the errors of 3 parameter"):
+        fitted = regress(X=T[:n_rows, np.newaxis], y=Y[:n_rows])
+    assert np.isinf(fitted.perr_).all()
+
+
+@pytest.mark.parametrize("fit", BOTH)
+def test_a_warning_of_the_fit_points_to_the_users_line(fit):
+    def useless(x, a, b):
+        return a * x + 0 * b
+
+    with pytest.warns(OptimizeWarning) as caught:
+        fit(useless)
+    assert caught[0].filename == __file__
+    with pytest.warns(ConvergenceWarning) as caught:
+        fit(decay, max_iter=1)
+    assert caught[0].filename == __file__
 
 
 def test_the_start_tells_how_many_parameters_there_are():

@@ -1,6 +1,7 @@
 """The summary of a fit: its numbers against lmfit, NIST and SciPy, and its words."""
 
 import json
+import pickle
 from html.parser import HTMLParser
 
 import dask.array as da
@@ -255,6 +256,15 @@ def test_the_estimator_has_the_summary_of_its_result():
     x, y = decay_data()
     estimator = StreamingCurveFitRegressor(exponential_decay, p0="auto").fit(x[:, None], y)
     assert estimator.summary(0.9) == estimator.result_.summary(0.9)
+
+
+def test_a_prompt_shows_the_lines_of_a_summary_as_print_does(result):
+    for level in (0.95, 0.5):
+        assert repr(result.summary(level)) == str(result.summary(level))
+    x, y = decay_data()
+    estimator = StreamingCurveFitRegressor(exponential_decay, p0="auto").fit(x[:, None], y)
+    assert repr(estimator.summary()) == str(estimator.summary())
+    assert "\n" in repr(pickle.loads(pickle.dumps(estimator.summary())))
 
 
 def test_without_a_fit_there_is_no_summary():

@@ -78,7 +78,10 @@ def _run_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, os.path.abspath(path.parent))  # it may import its neighbours
     sys.modules[path.stem] = module  # dataclasses and pickle look there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise ImportError(f"{path} could not be run: {error}.") from error
     return module
 
 

@@ -253,6 +253,12 @@ def test_what_is_wrong_is_said_with_what_would_be_right(directory, changes, word
     assert words in refusal(*(changes.get(i, word) for i, word in enumerate(FIT)))
 
 
+def test_a_model_file_that_imports_what_is_not_there_is_named(directory):
+    Path("unrunnable.py").write_text("import not_there\n")
+    message = refusal(FIT[0], "unrunnable.py:decay", *FIT[2:])
+    assert "unrunnable.py could not be run: No module named 'not_there'." in message
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
