@@ -26,6 +26,10 @@ _UNPACKED = (
     "With one predictor x has the shape (n_rows,) and is used as it is; parameters come behind "
     "it, each by itself: model(x, a, b, c)."
 )
+_INDEXED = (
+    "With one predictor x has the shape (n_rows,), also where X has a column for it: write x for "
+    "x[:, 0]. Parameters are numbers, each by itself."
+)
 _KEYWORD = "Its parameters are given by position: write no * before them."
 
 
@@ -52,7 +56,10 @@ _OF_ONE_PARAMETER = (
     _Rule((TypeError,), "iteration over a 0-d array", _VECTOR),
     _Rule((IndexError,), "[Tt]oo many indices", _VECTOR),
 )
-_OF_ONE_PREDICTOR = (_Rule((ValueError,), "values to unpack", _UNPACKED),)
+_OF_ONE_PREDICTOR = (
+    _Rule((ValueError,), "values to unpack", _UNPACKED),
+    _Rule((IndexError,), "[Tt]oo many indices", _INDEXED),
+)
 
 
 def advise(error: Exception, n_params: int, n_features: int) -> str | None:

@@ -145,6 +145,7 @@ def trace_model(model: Model, param_names: tuple[str, ...], n_features: int) -> 
         params = [jax.ShapeDtypeStruct((), np.float64)] * len(param_names)
         value = _shape_of_value(model, x, params)
         _check_value(value, shape)
+        _check_predictors(model, x, params)
 
         def value_and_tangent(x: Any, *params: Any) -> Any:
             # The derivative is part of the key: models may define their own (jax.custom_jvp).
@@ -200,6 +201,22 @@ def _shape_of_value(model: Model, x: Any, params: list[Any]) -> Any:
                 f"{_first_line(error)}"
             ) from error
         raise  # the user's own error keeps its words
+
+
+def _check_predictors(model: Model, x: Any, params: list[Any]) -> None:
+    """Refuse x[2] of two predictors: of an array, JAX takes the last one without a word."""
+    if len(x.shape) == 1:
+        return
+    try:
+        jax.eval_shape(lambda x, *q: model(tuple(x), *q), x, *params)
+    except IndexError as error:
+        if "tuple index out of range" in str(error):
+            raise IndexError(
+                f"The model {_name(model)} asks for a predictor beyond the {x.shape[0]} that X "
+                f"has, which are x[0] to x[{x.shape[0] - 1}]."
+            ) from error
+    except Exception:  # what needs an array can't be asked in this way
+        return
 
 
 def _check_value(value: Any, shape: tuple[int, ...]) -> None:

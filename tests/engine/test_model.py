@@ -338,3 +338,30 @@ def test_other_processes_find_the_same_fingerprints():
             text=True,
         )
         assert there.stdout.split() == here
+
+
+def test_a_predictor_that_is_not_there_is_refused_though_jax_takes_the_last_one():
+    def model(x, a, b):
+        return a * x[0] + b * x[2]
+
+    with pytest.raises(IndexError, match=r"beyond the 2 that X has, which are x\[0\] to x\[1\]"):
+        _fingerprint(model, n_features=2)
+    assert _fingerprint(model, n_features=3)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x, a: a * x[-1],
+        lambda x, a: a * x[:2].sum(axis=0),
+        lambda x, a: a * x.shape[1] + x[1],
+        lambda x, a: a * jnp.linalg.norm(x, axis=0),
+    ],
+)
+def test_predictors_may_be_used_as_one_array(model):
+    assert _fingerprint(model, n_features=2)
+
+
+def test_a_column_of_a_single_predictor_is_told_as_what_it_is():
+    with pytest.raises(TypeError, match=r"write x for x\[:, 0\]"):
+        trace_model(lambda x, a, b: a * x[:, 0] + b, ("a", "b"), 1)
