@@ -26,7 +26,7 @@ from features import FEATURES, KEYS
 LIBRARIES = ("nlsq_sklearn", "scipy", "lmfit", "nlsq", "dask_ml", "skorch")
 RESULTS = FOLDER / "results.json"
 TABLE = FOLDER / "table.md"
-MARKS = {"yes": "✓", "no": "\N{EN DASH}", "partly": "(✓)"}
+MARKS = {"yes": "✓", "own": "own code", "partly": "partly", "no": "\N{EN DASH}"}
 
 
 def check(library):
