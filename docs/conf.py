@@ -38,7 +38,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "feature_table"]  # of which a page includes the table
 suppress_warnings = ["toc.empty_glob"]  # benchmarks may not have been run
 templates_path = ["_templates"]
 nitpicky = True

@@ -7,11 +7,11 @@ import lmfit
 import numpy as np
 from lmfit import Model
 from problem import (
-    START,
-    Cell,
     JACOBIAN_NOTE,
     PEAK_LIMITS,
+    START,
     YES,
+    Cell,
     Unreadable,
     any_finite_difference,
     are_standard_errors,
@@ -65,8 +65,9 @@ def derivatives():
         calls.append((a, b, c))
         return decay(x, a, b, c)
 
+    # Of the residual of a `Model`, which is data minus curve.
     def derivative(params, y, weights, x):
-        return jacobian_by_jax(x, *params.valuesdict().values())
+        return -jacobian_by_jax(x, *params.valuesdict().values())
 
     Model(counted).fit(y, x=x, a=1, b=1, c=1)
     if not any_finite_difference(calls):

@@ -16,9 +16,9 @@ from nlsq import AdaptiveHybridStreamingOptimizer, HybridStreamingConfig, curve_
 from nlsq.global_optimization import CMAESConfig
 from nlsq.global_optimization.checkpoint import HPCCheckpointManager
 from problem import (
+    PEAK_LIMITS,
     START,
     Cell,
-    PEAK_LIMITS,
     Unreadable,
     are_standard_errors,
     correlated_rows,
@@ -191,7 +191,7 @@ class StopError(Exception):
 
 
 def search_resumes():
-    """Return whether a search by CMA-ES that ended after its third checkpoint ends in the same bits."""
+    """Return whether a search by CMA-ES goes on from its checkpoint, and ends in the same bits."""
     options = {"workflow": "hpc", "method": "cmaes", "seed": 0, "p0": np.array(START)}
     options["bounds"] = (np.zeros(3), np.full(3, 9.0))
     options["cmaes_config"] = CMAESConfig(restart_strategy="none", max_generations=40)

@@ -6,12 +6,12 @@ import warnings
 import numpy as np
 import scipy
 from problem import (
+    JACOBIAN_NOTE,
     NO,
+    PEAK_LIMITS,
     START,
     YES,
     Cell,
-    JACOBIAN_NOTE,
-    PEAK_LIMITS,
     Unreadable,
     any_finite_difference,
     are_standard_errors,

@@ -85,7 +85,7 @@ def any_finite_difference(calls):
     steps = np.abs(np.diff(np.array(calls), axis=0))
     sizes = steps.max(axis=1)
     is_one = np.count_nonzero(steps, axis=1) == 1
-    return bool(np.any(is_one & (1e-9 < sizes) & (sizes < 1e-3)))
+    return bool(np.any(is_one & (sizes > 1e-9) & (sizes < 1e-3)))
 
 
 PEAK_LIMITS = ([0, 0, 0.5], [10, 100, 20.0])
