@@ -4,9 +4,10 @@ Each cell is decided by code that is run against the installed library. A librar
 not installed keeps the column of the last check, so that libraries that can't be installed side by
 side are checked one after the other:
 
-    python docs/feature_table scipy lmfit dask_ml nlsq_sklearn
-    python docs/feature_table nlsq          # in an environment with nlsq
-    python docs/feature_table skorch        # in an environment with skorch and torch
+    python docs/feature_table nlsq_sklearn scipy lmfit
+    python docs/feature_table nlsq      # in an environment with nlsq
+    python docs/feature_table dask_ml   # with dask-ml, and SciPy below 1.18, which dask-glm needs
+    python docs/feature_table skorch    # with skorch, torch, fire and distributed
 """
 
 import argparse
@@ -65,7 +66,8 @@ def table(results):
         for key, question in rows.items():
             cells = " | ".join(cell(column, key) for column in columns)
             lines.append(f"| {question} | {cells} |")
-    lines += ["", "{yes} yes, {no} no, {partly} partly. Notes:".format(**MARKS), ""]
+    legend = "{yes} yes, {no} no; *own code* and *partly* as the notes say:"
+    lines += ["", legend.format(**MARKS), ""]
     lines += [f"{number}. {note}" for number, note in enumerate(notes, 1)]
     lines += ["", "Checked:", ""]
     for column in columns:

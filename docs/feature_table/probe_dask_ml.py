@@ -8,6 +8,8 @@ from importlib import import_module
 import dask.array as da
 import dask_ml
 import numpy as np
+import scipy
+import sklearn
 from dask import __version__ as dask_version
 from dask_ml.linear_model import LinearRegression, LogisticRegression
 from dask_ml.model_selection import GridSearchCV
@@ -25,7 +27,15 @@ from problem import (
 from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import SGDRegressor
 
-NAME, VERSIONS = "dask-ml", {"dask-ml": dask_ml.__version__, "Dask": dask_version}
+NAME, VERSIONS = (
+    "dask-ml",
+    {
+        "dask-ml": dask_ml.__version__,
+        "Dask": dask_version,
+        "scikit-learn": sklearn.__version__,
+        "SciPy": scipy.__version__,
+    },
+)
 ONLY_LINEAR = "linear curves only"
 
 
