@@ -86,10 +86,16 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "quick_start": [], "changelog": [], "contributing": []}
+html_sidebars = {
+    "index": [],
+    "quick_start": [],
+    "comparison": [],
+    "changelog": [],
+    "contributing": [],
+}
 html_theme_options = {
     "logo": {"text": "nlsq_sklearn"},
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "navbar_end": ["theme-switcher"],
     "show_prev_next": True,
     "show_toc_level": 2,

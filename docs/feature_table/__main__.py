@@ -57,7 +57,7 @@ def table(results):
             return MARKS[answer]
         if note not in notes:
             notes.append(note)
-        return f"{MARKS[answer]} <sup>{notes.index(note) + 1}</sup>"
+        return f"{MARKS[answer]}<sup>{notes.index(note) + 1}</sup>"
 
     lines = ["| | " + " | ".join(column["name"] for column in columns) + " |"]
     lines.append("|---|" + ":-:|" * len(columns))
@@ -81,9 +81,13 @@ def main():
     os.environ.setdefault("MPLBACKEND", "agg")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("libraries", nargs="*", choices=LIBRARIES, metavar="LIBRARY")
+    parser.add_argument("libraries", nargs="*", metavar="LIBRARY", help=", ".join(LIBRARIES))
+    libraries = parser.parse_args().libraries
+    # Not by choices, which refuse an empty list before Python 3.12.
+    if unknown := set(libraries) - set(LIBRARIES):
+        parser.error(f"{', '.join(sorted(unknown))}: the libraries are {', '.join(LIBRARIES)}")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for library in parser.parse_args().libraries:
+    for library in libraries:
         results[library] = check(library)
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     TABLE.write_text(table(results))
