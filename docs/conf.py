@@ -38,7 +38,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "feature_table"]  # of which a page includes the table
 suppress_warnings = ["toc.empty_glob"]  # benchmarks may not have been run
 templates_path = ["_templates"]
 nitpicky = True
@@ -87,7 +87,13 @@ html_css_files = ["site.css"]
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "quick_start": [], "changelog": [], "contributing": []}
+html_sidebars = {
+    "index": [],
+    "quick_start": [],
+    "comparison": [],
+    "changelog": [],
+    "contributing": [],
+}
 html_theme_options = {
     "logo": {"text": "nlsq_sklearn"},
     "header_links_before_dropdown": 5,

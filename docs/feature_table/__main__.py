@@ -4,9 +4,10 @@ Each cell is decided by code that is run against the installed library. A librar
 not installed keeps the column of the last check, so that libraries that can't be installed side by
 side are checked one after the other:
 
-    python docs/feature_table scipy lmfit dask_ml nlsq_sklearn
-    python docs/feature_table nlsq          # in an environment with nlsq
-    python docs/feature_table skorch        # in an environment with skorch and torch
+    python docs/feature_table nlsq_sklearn scipy lmfit
+    python docs/feature_table nlsq      # in an environment with nlsq
+    python docs/feature_table dask_ml   # with dask-ml, and SciPy below 1.18, which dask-glm needs
+    python docs/feature_table skorch    # with skorch, torch, fire and distributed
 """
 
 import argparse
@@ -26,7 +27,7 @@ from features import FEATURES, KEYS
 LIBRARIES = ("nlsq_sklearn", "scipy", "lmfit", "nlsq", "dask_ml", "skorch")
 RESULTS = FOLDER / "results.json"
 TABLE = FOLDER / "table.md"
-MARKS = {"yes": "✓", "no": "\N{EN DASH}", "partly": "(✓)"}
+MARKS = {"yes": "✓", "own": "own code", "partly": "partly", "no": "\N{EN DASH}"}
 
 
 def check(library):
@@ -56,7 +57,7 @@ def table(results):
             return MARKS[answer]
         if note not in notes:
             notes.append(note)
-        return f"{MARKS[answer]} <sup>{notes.index(note) + 1}</sup>"
+        return f"{MARKS[answer]}<sup>{notes.index(note) + 1}</sup>"
 
     lines = ["| | " + " | ".join(column["name"] for column in columns) + " |"]
     lines.append("|---|" + ":-:|" * len(columns))
@@ -65,7 +66,8 @@ def table(results):
         for key, question in rows.items():
             cells = " | ".join(cell(column, key) for column in columns)
             lines.append(f"| {question} | {cells} |")
-    lines += ["", "{yes} yes, {no} no, {partly} partly. Notes:".format(**MARKS), ""]
+    legend = "{yes} yes, {no} no; *own code* and *partly* as the notes say:"
+    lines += ["", legend.format(**MARKS), ""]
     lines += [f"{number}. {note}" for number, note in enumerate(notes, 1)]
     lines += ["", "Checked:", ""]
     for column in columns:
@@ -79,9 +81,13 @@ def main():
     os.environ.setdefault("MPLBACKEND", "agg")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("libraries", nargs="*", choices=LIBRARIES, metavar="LIBRARY")
+    parser.add_argument("libraries", nargs="*", metavar="LIBRARY", help=", ".join(LIBRARIES))
+    libraries = parser.parse_args().libraries
+    # Not by choices, which refuse an empty list before Python 3.12.
+    if unknown := set(libraries) - set(LIBRARIES):
+        parser.error(f"{', '.join(sorted(unknown))}: the libraries are {', '.join(LIBRARIES)}")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for library in parser.parse_args().libraries:
+    for library in libraries:
         results[library] = check(library)
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     TABLE.write_text(table(results))

@@ -7,18 +7,27 @@ import lmfit
 import numpy as np
 from lmfit import Model
 from problem import (
+    JACOBIAN_NOTE,
+    PEAK_LIMITS,
     START,
+    YES,
     Cell,
     Unreadable,
+    any_finite_difference,
     are_standard_errors,
+    correlated_rows,
     dask_data,
     data,
     decay,
     has_command,
     is_least_squares,
     is_robust,
+    jacobian_by_jax,
     load_memory_map,
     memory_map_cell,
+    own_if,
+    peak,
+    peak_data,
     reference,
     spoiled,
     undetermined_note,
@@ -56,10 +65,17 @@ def derivatives():
         calls.append((a, b, c))
         return decay(x, a, b, c)
 
-    Model(counted).fit(y, x=x, **dict(zip("abc", START, strict=True)))
-    steps = np.abs(np.diff(np.array(calls), axis=0))
-    is_difference = (np.count_nonzero(steps, axis=1) == 1) & (steps.max(axis=1) < 1e-5)
-    return yes_if(not any(is_difference), "finite differences, or a function of yours")
+    # Of the residual of a `Model`, which is data minus curve.
+    def derivative(params, y, weights, x):
+        return -jacobian_by_jax(x, *params.valuesdict().values())
+
+    Model(counted).fit(y, x=x, a=1, b=1, c=1)
+    if not any_finite_difference(calls):
+        return YES
+    calls.clear()
+    result = Model(counted).fit(y, x=x, a=1, b=1, c=1, fit_kws={"Dfun": derivative})
+    assert not any_finite_difference(calls)
+    return own_if(is_least_squares(values(result), x, y), JACOBIAN_NOTE)
 
 
 def sigma():
@@ -88,17 +104,11 @@ def robust():
 
 
 def starts():
-    def peak(x, height, center, width):
-        return height * np.exp(-0.5 * ((x - center) / width) ** 2)
-
-    x = np.linspace(0, 100, 2000)
-    y = peak(x, 3, 70, 2)
-    model = Model(peak)
-    params = model.make_params(
-        height={"value": 1, "min": 0, "max": 10},
-        center={"value": 1, "min": 0, "max": 100},
-        width={"value": 1, "min": 0.5, "max": 20},
-    )
+    x, y = peak_data()
+    model = Model(lambda x, height, center, width: peak(x, height, center, width))
+    params = model.make_params(height=1, center=1, width=1)
+    for name, low, high in zip(params, *PEAK_LIMITS, strict=True):
+        params[name].set(min=low, max=high)
     result = model.fit(y, params, x=x, method="differential_evolution", fit_kws={"rng": 0})
     return yes_if(abs(result.params["center"].value - 70) < 0.01)
 
@@ -119,13 +129,21 @@ def expressions():
 
 
 def row_covariance():
-    x, y = data(200)
+    x, y, covariance = correlated_rows()
+    whiten = np.linalg.inv(np.linalg.cholesky(covariance))
     try:
-        plain = values(fit(x, y))
-        weighted = values(fit(x, y, weights=np.eye(200) + 0.5 * np.eye(200, k=1)))
+        if is_least_squares(values(fit(x, y, weights=whiten)), x, y, sigma=covariance):
+            return YES
     except ValueError:
-        return yes_if(False)
-    return yes_if(not np.allclose(plain, weighted))
+        pass
+
+    def residual(params):
+        return whiten @ (decay(x, *params.valuesdict().values()) - y)
+
+    params = lmfit.create_params(a=1, b=1, c=1)
+    popt = list(lmfit.minimize(residual, params).params.valuesdict().values())
+    note = "by `minimize`, with a residual of your own"
+    return own_if(is_least_squares(popt, x, y, sigma=covariance), note)
 
 
 def profile():

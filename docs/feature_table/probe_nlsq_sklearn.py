@@ -1,21 +1,26 @@
 """What this package does."""
 
+import subprocess
+import sys
 import tempfile
 import warnings
 
 import jax.numpy as jnp
 import numpy as np
 from problem import (
+    PEAK_LIMITS,
     START,
     Unreadable,
     are_standard_errors,
+    correlated_rows,
     dask_data,
     data,
-    has_command,
     is_least_squares,
     is_robust,
     load_memory_map,
     memory_map_cell,
+    peak,
+    peak_data,
     spoiled,
     undetermined_note,
     yes_if,
@@ -25,7 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 import nlsq_sklearn
-from nlsq_sklearn import JSONCheckpoint, StreamingCurveFitRegressor
+from nlsq_sklearn import CurveFitDisplay, JSONCheckpoint, StreamingCurveFitRegressor, models
 
 NAME, VERSIONS = "nlsq_sklearn", {"nlsq_sklearn": nlsq_sklearn.__version__}
 
@@ -83,22 +88,16 @@ def robust():
 
 
 def starts():
-    def peak(x, height, center, width):
-        return height * jnp.exp(-0.5 * ((x - center) / width) ** 2)
+    def jax_peak(x, height, center, width):
+        return peak(x, height, center, width, xp=jnp)
 
-    x = np.linspace(0, 100, 2000)
-    y = 3 * np.exp(-0.5 * ((x - 70) / 2) ** 2)
-    limits = ([0, 0, 0.5], [10, 100, 20.0])
-    found = fit(x, y, model=peak, p0=np.ones(3), bounds=limits, n_starts=30)
+    options = {"bounds": PEAK_LIMITS, "n_starts": 30}
+    found = fit(*peak_data(), model=jax_peak, p0=np.ones(3), **options)
     return yes_if(abs(found.popt_[1] - 70) < 0.01)
 
 
 def ready():
-    try:
-        from nlsq_sklearn.models import exponential_decay
-    except ImportError:
-        return yes_if(False)
-    popt = fit(*data(), model=exponential_decay, p0="auto").popt_
+    popt = fit(*data(), model=models.exponential_decay, p0="auto").popt_
     return yes_if(np.allclose(popt, [2.5, 1.3, 0.5], rtol=0.02))
 
 
@@ -107,8 +106,7 @@ def expressions():
 
 
 def row_covariance():
-    x, y = data(200)
-    covariance = 0.05**2 * (np.eye(200) + 0.5 * np.eye(200, k=1) + 0.5 * np.eye(200, k=-1))
+    x, y, covariance = correlated_rows()
     optimizer = nlsq_sklearn.AdaptiveHybridStreamingOptimizer(decay)
     try:
         optimizer.fit(x, y, START, sigma=covariance)
@@ -267,17 +265,14 @@ def callback():
 
 
 def report():
-    return yes_if("standard error" in str(fit(*data()).result_))
+    return yes_if("standard error" in str(fit(*data()).summary()))
 
 
 def plot():
-    try:
-        from nlsq_sklearn import CurveFitDisplay
-    except ImportError:
-        return yes_if(False)
     x, y = data(200)
     return yes_if(CurveFitDisplay.from_estimator(fit(x, y), x[:, None], y).ax_ is not None)
 
 
 def command():
-    return yes_if(has_command("nlsq_sklearn"))
+    done = subprocess.run([sys.executable, "-m", "nlsq_sklearn", "models"], capture_output=True)
+    return yes_if(done.returncode == 0 and b"gaussian" in done.stdout)

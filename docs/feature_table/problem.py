@@ -13,7 +13,11 @@ START = (1.0, 1.0, 1.0)
 
 
 class Cell(NamedTuple):
-    """An answer: yes, no or partly; with a note where it is not plain."""
+    """An answer: yes, own (with code of your own), partly or no; with a note where it is not plain.
+
+    Own code counts where the library has a place for it: an argument that takes your function, a
+    method or class made to be replaced. What can be written beside any library doesn't.
+    """
 
     answer: str
     note: str = ""
@@ -25,6 +29,11 @@ YES, NO = Cell("yes"), Cell("no")
 def yes_if(condition, note=""):
     """Return yes or no, with a note for the no."""
     return YES if condition else Cell("no", note)
+
+
+def own_if(condition, note):
+    """Return an answer that takes code of your own, or no."""
+    return Cell("own", note) if condition else NO
 
 
 def decay(x, a, b, c, xp=np):
@@ -56,6 +65,41 @@ def is_least_squares(popt, x, y, **options):
 def are_standard_errors(errors, x, y, **options):
     """Return whether standard errors are right to a percent."""
     return bool(np.allclose(errors, reference(x, y, **options)[1], rtol=0.01))
+
+
+JACOBIAN_NOTE = "finite differences, or a Jacobian of your own, which may be one by JAX"
+
+
+def jacobian_by_jax(x, *params):
+    """Return the Jacobian of the curve at parameters, of shape (n_rows, 3), in float64."""
+    import jax
+    import jax.numpy as jnp
+
+    with jax.enable_x64(True):
+        derivative = jax.jacfwd(lambda params: decay(jnp.asarray(x), *params, xp=jnp))
+        return np.array(derivative(jnp.asarray(params)))  # a copy: lmfit writes into it
+
+
+def any_finite_difference(calls):
+    """Return whether two calls in a row differ in one parameter alone, by a small part of it."""
+    steps = np.abs(np.diff(np.array(calls), axis=0))
+    sizes = steps.max(axis=1)
+    is_one = np.count_nonzero(steps, axis=1) == 1
+    return bool(np.any(is_one & (sizes > 1e-9) & (sizes < 1e-3)))
+
+
+PEAK_LIMITS = ([0, 0, 0.5], [10, 100, 20.0])
+
+
+def peak(x, height, center, width, xp=np):
+    """Return a narrow peak, which is not found by going downhill from a distance."""
+    return height * xp.exp(-0.5 * ((x - center) / width) ** 2)
+
+
+def peak_data():
+    """Return x and y of a peak of height 3 at 70, with width 2."""
+    x = np.linspace(0, 100, 2000)
+    return x, peak(x, 3, 70, 2)
 
 
 def spoiled(x, y):
@@ -120,6 +164,13 @@ def memory_map_cell(module, n_rows=30_000_000):
 def load_memory_map(directory):
     """Open the two columns without reading them."""
     return (np.load(Path(directory, f"{column}.npy"), mmap_mode="r") for column in "xy")
+
+
+def correlated_rows(n_rows=200):
+    """Return x, y and a covariance of the rows, which are correlated with their neighbours."""
+    x, y = data(n_rows)
+    covariance = 0.05**2 * (np.eye(n_rows) + 0.5 * np.eye(n_rows, k=1) + 0.5 * np.eye(n_rows, k=-1))
+    return x, y, covariance
 
 
 def undetermined_note(error):
