@@ -145,7 +145,7 @@ class AdaptiveHybridStreamingOptimizer:
             Standard deviation of each row.
         absolute_sigma : bool, default=False
             Whether ``sigma`` is taken as it is for the covariance. Otherwise only its ratios
-            count, and the covariance is scaled by the reduced chi-square. As in `curve_fit`,
+            count, and the covariance is scaled by the reduced chi-square. As in ``curve_fit``,
             without ``sigma`` each row has the standard deviation 1.
         loss : {"linear", "huber", "soft_l1", "cauchy", "arctan"}, default="linear"
             As in `scipy.optimize.least_squares`.
