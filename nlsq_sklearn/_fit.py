@@ -1,7 +1,6 @@
 """The one loop: warm-up, passes, hooks, where to resume."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -120,8 +119,10 @@ def _sum_over_chunks(
     """Sum the equations of the chunks that the pass in progress still lacks, in their order."""
     stops = [stream.n_chunks]
     if state.equations is None and state.guard < np.inf:
-        stops = [*(math.ceil(share * stream.n_chunks) for share in _LOOKS), *stops]
+        stops = [*(max(1, int(share * stream.n_chunks)) for share in _LOOKS), *stops]
     for stop in stops:
+        if state.has_given_up and stop < stream.n_chunks:
+            continue  # nothing more to look for
         for equations in stream.equations(objective, state.points, state.next_chunk, stop):
             state = state.add_chunk(equations)
             if state.next_chunk == stop < stream.n_chunks:

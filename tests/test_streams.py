@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlsq_sklearn._engine.kernel import padded_rows
+from nlsq_sklearn._engine.kernel import BLOCK_ROWS, padded_rows
 from nlsq_sklearn._streams import ArrayStream, content
 from nlsq_sklearn._streams.threads import map_chunks
 
@@ -51,6 +51,15 @@ def test_a_chunk_is_padded_with_its_last_row(n_rows, chunk_size):
         assert chunk.y.shape == (padded_rows(stream.chunk_rows),)
         for array in np.vstack([np.asarray(part) for part in (chunk.x, chunk.y, chunk.sigma)]):
             assert (array[chunk.n_rows :] == array[chunk.n_rows - 1]).all()
+
+
+def test_a_small_sample_fills_no_more_than_a_block_of_its_buffers():
+    ones = np.ones(10 * BLOCK_ROWS)
+    chunk = ArrayStream(ones, ones).sample(BLOCK_ROWS + 1).chunk(0)
+    padded = np.asarray(chunk.y)
+    assert padded.size == 16 * BLOCK_ROWS
+    assert (padded[: 2 * BLOCK_ROWS] == 1).all()
+    assert (padded[2 * BLOCK_ROWS :] == 0).all()
 
 
 _MATRIX = np.random.default_rng(0).normal(size=(3, _N))

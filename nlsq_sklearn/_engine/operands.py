@@ -5,6 +5,7 @@ ever does. So a program is handed a little more memory than a column, from a mul
 on, and is told where in it the column starts.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +26,18 @@ class Operand(NamedTuple):
 
 def aligned_empty(*shape: int) -> np.ndarray:
     """Return an array of which `operand` needs no copy, its numbers not set."""
+    return _aligned(np.empty, shape)
+
+
+def aligned_zeros(*shape: int) -> np.ndarray:
+    """Return an array of which `operand` needs no copy; where nothing is set it takes no memory."""
+    return _aligned(np.zeros, shape)
+
+
+def _aligned(allocate: Callable[[int], np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     *outer, rows = shape
     n_values = int(np.prod(outer, dtype=np.int64)) * (rows + SLACK)
-    raw = np.empty(n_values + SLACK)
+    raw = allocate(n_values + SLACK)
     first = -_address(raw) % ALIGNMENT // 8
     return raw[first : first + n_values].reshape(*outer, rows + SLACK)[..., :rows]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from .._engine.equations import Equations
-from .._engine.kernel import Chunk, Objective
-from .._engine.operands import aligned_empty, is_ready
+from .._engine.kernel import BLOCK_ROWS, Chunk, Objective
+from .._engine.operands import aligned_zeros, is_ready
 from .._engine.spread import Spread
 from ..exceptions import InvalidRowError
 
@@ -122,14 +122,19 @@ class Rows(NamedTuple):
             raise InvalidRowError(f"{what} is {value} in row {first + row}. {advice}")
 
     def padded(self, n_rows: int, buffers: "Buffers | None" = None) -> Chunk:
-        """Return a chunk of ``n_rows``, with copies of the last row behind the real ones."""
+        """Return a chunk of ``n_rows``, the last block filled up with copies of the last row.
+
+        Blocks behind it are not looked at, and left as they are: most of a small sample, which
+        has the buffers of its stream.
+        """
+        filled = min(n_rows, -(-self.y.size // BLOCK_ROWS) * BLOCK_ROWS)
         places = Buffers() if buffers is None else buffers
         places.begin()
 
         def fill(place: np.ndarray, values: np.ndarray) -> np.ndarray:
             place[: values.size] = values
             # A real row, not zeros: the model may be undefined at 0.
-            place[values.size :] = values[-1]
+            place[values.size : filled] = values[-1]
             return place
 
         def pad(values: np.ndarray) -> np.ndarray:
@@ -169,11 +174,11 @@ class Buffers:
         self._n_taken = 0
 
     def take(self, *shape: int) -> np.ndarray:
-        """Return an array of this shape, whatever its numbers are."""
+        """Return an array of this shape, with zeros or what an earlier chunk left in it."""
         if self._n_taken == len(self._arrays):
-            self._arrays.append(aligned_empty(*shape))
+            self._arrays.append(aligned_zeros(*shape))
         if self._arrays[self._n_taken].shape != shape:
-            self._arrays[self._n_taken] = aligned_empty(*shape)
+            self._arrays[self._n_taken] = aligned_zeros(*shape)
         array = self._arrays[self._n_taken]
         self._n_taken += 1
         return array
