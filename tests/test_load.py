@@ -43,13 +43,16 @@ def test_models_made_in_a_loop_are_forgotten(monkeypatch):
     monkeypatch.setattr(kernel, "_MOST_PROGRAMS", 3)
     monkeypatch.setattr(kernel, "_cache", kernel._ProgramCache())
     x, y = make_rows(200)
-    made = []
+    made, traces = [], []
     for i in range(12):
         model = make_model(1 + 0.01 * i)
         made.append(weakref.ref(model))
         AdaptiveHybridStreamingOptimizer(model).fit(x, y, [1, 1, 1])
+        gc.collect()
+        traces.append(sum(type(thing).__name__ == "Jaxpr" for thing in gc.get_objects()))
     del model
     gc.collect()
+    assert traces[-1] == traces[3] > 0  # nor does JAX keep anything of them
     assert len(kernel._cache._programs) == 3
     assert kernel.n_compilations() == 12
     assert sum(model() is not None for model in made) <= 3

@@ -342,11 +342,12 @@ def _reduce_in_one_sweep(terms: _RowTerms, counts: jax.Array) -> jax.Array:
     # where, not a factor of 0: padding may be infinite where the model overflows.
     operands = [jnp.where(counts, product, 0.0).reshape(-1, _LANES) for product in products]
     zeros = [jnp.zeros((), operand.dtype) for operand in operands]
+    return jnp.stack(lax.reduce(operands, zeros, _add_each, dimensions=(0,)))
 
-    def add(left: Any, right: Any) -> Any:
-        return [a + b for a, b in zip(left, right, strict=True)]
 
-    return jnp.stack(lax.reduce(operands, zeros, add, dimensions=(0,)))
+def _add_each(left: Any, right: Any) -> Any:
+    """Return the sums; one function for all programs, since JAX keeps what it makes of each."""
+    return [a + b for a, b in zip(left, right, strict=True)]
 
 
 def _reduce_by_product(terms: _RowTerms, counts: jax.Array) -> jax.Array:
