@@ -39,7 +39,7 @@ def main(directory):
         directory, interval=0, on_save=count, on_resume=lambda path: print("resumed", flush=True)
     )
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
         fitted = StreamingCurveFitRegressor(

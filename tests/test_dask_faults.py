@@ -82,7 +82,7 @@ def scheduler(request):
 @contextlib.contextmanager
 def cluster(n_workers):
     with (
-        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as local,
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=":0") as local,
         Client(local) as client,
     ):
         yield client

@@ -163,7 +163,7 @@ def client(notes_of_all):
 
     scheduler = dask.config.get("scheduler", None)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         yield client

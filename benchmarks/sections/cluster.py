@@ -42,7 +42,7 @@ def time_cluster(directory: str, n_rows: int, chunk_rows: int, repetitions: int)
         LocalCluster(
             n_workers=_N_WORKERS,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             local_directory=directory,
         ) as cluster,
         Client(cluster),
