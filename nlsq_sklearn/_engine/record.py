@@ -102,6 +102,8 @@ def check_consistency(state: FitState) -> None:
         or (state.step is not None and not has_equations)
     ):
         raise ValueError("its equations don't belong to its passes")
+    if has_equations and not state.history:
+        raise ValueError("its passes have no history")
     if not has_equations and state.status not in (Status.RUNNING, Status.NOT_FINITE):
         raise ValueError("it is finished and has no equations")
     if state.equations is not None:

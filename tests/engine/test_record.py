@@ -372,8 +372,19 @@ def test_a_state_of_no_rows_is_not_consistent(state):
         _state()._replace(n_passes=0),
         _state()._replace(equations=None, n_passes=0),  # a step from nowhere
         FitState.start(np.ones((1, 2)))._replace(status=Status.FTOL),
+        _with_sums()._replace(history=()),
+        FitState.start(np.ones((1, 2)))._replace(n_passes=1),  # there is nothing to compare again
+        FitState.start(np.ones((2, 2)))._replace(n_passes=2),
     ],
-    ids=["no equations", "no passes", "only a step", "finished before it began"],
+    ids=[
+        "no equations",
+        "no passes",
+        "only a step",
+        "finished before it began",
+        "no history",
+        "one candidate, and a pass",
+        "two first passes",
+    ],
 )
 def test_a_state_that_no_fit_can_be_in_is_not(state):
     with pytest.raises(ValueError, match=r"."):
