@@ -77,7 +77,7 @@ def _fit_states(draw):
         guard=draw(_FINITE),
         n_iter=draw(st.integers(0, 10**6)),
         n_passes=draw(st.integers(1, 10**6)) if has_begun else 0,
-        history=tuple(draw(st.lists(_entries(p), max_size=3))),
+        history=tuple(draw(st.lists(_entries(p), min_size=has_begun, max_size=3))),
         next_chunk=next_chunk,
         # The model may be infinite or NaN in some chunk of the pass in progress.
         partial=tuple(draw(_equations(p, _ANY)) for _ in range(n_partial)),
