@@ -1,19 +1,8 @@
-"""Tables whose faults scikit-learn's checks pass over, or tell without the column."""
+"""Tables whose faults scikit-learn's checks tell without the column."""
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
-
-
-def refuse_masked(values: Any, name: str) -> None:
-    """Raise for a masked array, whose mask scikit-learn's checks would drop without a word."""
-    if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array: leave the masked rows out, in all arrays alike "
-            "(X[~mask], y[~mask])."
-        )
 
 
 @contextlib.contextmanager

@@ -42,9 +42,9 @@ from ._result import CurveFitResult, Past, as_result, as_result_of_batches
 from ._resume import Resume, identify, run_resumable
 from ._saving import Saver
 from ._signals import SignalGuard
-from ._streams import Stream, is_dask, open_stream, predict_rows, score_rows
+from ._streams import Stream, is_dask, open_stream, predict_rows, refuse_masked, score_rows
 from ._summary import Summarised
-from ._tables import naming_columns, refuse_masked
+from ._tables import naming_columns
 from .checkpoint import JSONCheckpoint, as_checkpoint, folder_of
 
 
@@ -495,7 +495,7 @@ class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixi
             )
         X = self._check_X(X, reset=reset)
         if not is_dask(y):
-            refuse_masked(y, "y")
+            refuse_masked(y, "y", "X")
             y = column_or_1d(y, warn=True)
             if y.dtype.kind == "O":
                 y = y.astype(np.float64)
@@ -506,7 +506,7 @@ class StreamingCurveFitRegressor(Summarised, CallbackSupportMixin, RegressorMixi
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Return the checked predictors; Dask's stay lazy."""
         if not is_dask(X):
-            refuse_masked(X, "X")
+            refuse_masked(X, "X", "X")
             # Values are looked at chunk by chunk: here a memory map would be read whole.
             with naming_columns(X) if reset else contextlib.nullcontext():
                 return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)

@@ -1,8 +1,9 @@
 """One chunk of rows -> its normal equations: the compiled programs. JAX lives here.
 
 A chunk is worked through in blocks that stay in the cache, inside one compiled call. The number of
-rows is an argument of that call, not a part of its shape: chunks are padded with copies of their
-last row, and one program serves every chunk of a fit, the samples of its warm-up included.
+rows is an argument of that call, not a part of its shape: the last block of rows is filled up with
+copies of the last row, blocks behind it are not looked at, and one program serves every chunk of a
+fit, the samples of its warm-up included.
 """
 
 import threading
@@ -37,7 +38,7 @@ _LARGEST_POWER = 262_144
 
 
 class Chunk(NamedTuple):
-    """A chunk of rows, padded with copies of its last row, as the compiled programs take it.
+    """A chunk of rows, padded to a size that programs share, as the compiled programs take it.
 
     Attributes
     ----------

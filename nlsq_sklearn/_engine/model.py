@@ -204,7 +204,10 @@ def _shape_of_value(model: Model, x: Any, params: list[Any]) -> Any:
 
 
 def _check_predictors(model: Model, x: Any, params: list[Any]) -> None:
-    """Refuse x[2] of two predictors: of an array, JAX takes the last one without a word."""
+    """Refuse x[2] of two predictors: of an array, JAX takes the last one without a word.
+
+    Where a model also uses the predictors as one array, that is not found out.
+    """
     if len(x.shape) == 1:
         return
     try:

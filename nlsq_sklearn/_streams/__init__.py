@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .arrays import DEFAULT_CHUNK_ROWS, ArrayStream
+from .arrays import DEFAULT_CHUNK_ROWS, ArrayStream, refuse_masked
 from .profile import Profile, profile_rows
 from .rows import Rows, Stream, is_dask
 from .scan import predict_rows, score_rows
@@ -17,6 +17,7 @@ __all__ = [
     "open_stream",
     "predict_rows",
     "profile_rows",
+    "refuse_masked",
     "score_rows",
 ]
 

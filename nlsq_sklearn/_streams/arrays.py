@@ -149,7 +149,7 @@ class ArrayStream:
         )
 
     def equations(
-        self, objective: Objective, points: np.ndarray, first: int = 0, stop: int | None = None
+        self, objective: Objective, points: np.ndarray, first: int, stop: int | None = None
     ) -> Iterator[tuple[Equations, ...]]:
         """Yield the equations of each chunk from ``first`` to before ``stop``, in order.
 
@@ -293,14 +293,19 @@ def _sample_runs(n_rows: int, n_sample: int) -> tuple[np.ndarray, int]:
 def _as_real(values: Any, name: str) -> np.ndarray:
     """Return an array (a memory map as it is), if it holds real numbers."""
     array: np.ndarray = np.asanyarray(values)
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array: leave the masked rows out, in all arrays alike "
-            "(x[~mask], y[~mask])."
-        )
+    refuse_masked(array, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(no_real_numbers(name, array.dtype, values))
     return array
+
+
+def refuse_masked(values: Any, name: str, x_name: str = "x") -> None:
+    """Raise for a masked array, whose mask checks of shape and type would drop without a word."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array: leave the masked rows out, in all arrays alike "
+            f"({x_name}[~mask], y[~mask])."
+        )
 
 
 def no_real_numbers(name: str, dtype: np.dtype, values: Any = None) -> str:

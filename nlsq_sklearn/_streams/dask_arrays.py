@@ -81,7 +81,7 @@ class DaskStream:
         return self._sizes
 
     def equations(
-        self, objective: Objective, points: np.ndarray, first: int = 0, stop: int | None = None
+        self, objective: Objective, points: np.ndarray, first: int, stop: int | None = None
     ) -> Iterator[tuple[Equations, ...]]:
         """Yield the equations of each chunk from ``first`` to before ``stop``, in order.
 

@@ -34,7 +34,7 @@ class Stream(Protocol):
         """Rows in each chunk: one number, or the list of them where they differ."""
 
     def equations(
-        self, objective: Objective, points: np.ndarray, first: int = 0, stop: int | None = None
+        self, objective: Objective, points: np.ndarray, first: int, stop: int | None = None
     ) -> Iterator[tuple[Equations, ...]]:
         """Yield the equations of each chunk from ``first`` to before ``stop``, in order.
 
