@@ -172,7 +172,7 @@ def test_partial_fit_takes_a_dask_array_chunk_by_chunk(data):
     np.testing.assert_array_equal(fitted.popt_, reference.popt_)
 
 
-@pytest.mark.parametrize("sizes", [(10,) * 1000, (9, 11) * 500])
+@pytest.mark.parametrize("sizes", [(10,) * 3000, (9, 11) * 1500])
 def test_a_checkpoint_is_small_however_many_chunks_there_are(data, tmp_path, sizes):
     X, y = (a[: sum(sizes)].rechunk({0: sizes}) for a in lazy(data))
     regressor(checkpoint=tmp_path).fit(X, y)
