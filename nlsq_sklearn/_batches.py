@@ -14,7 +14,7 @@ from ._engine.record import (
     equations_from_record,
     equations_to_record,
 )
-from ._engine.recursive import forget, update
+from ._engine.recursive import update
 from ._engine.state import FitState
 from ._fit import Problem, sum_in_memory
 from ._resume import identify_model, require_compatible
@@ -56,7 +56,7 @@ def update_batch(
     if state is not None:
         params, kept, seen = state.params, state.kept, (state.n_batches, state.n_samples)
         if kept is None:
-            earlier = forget(state.equations, forgetting)
+            earlier = state.equations.scaled(forgetting)
     rows = batch if kept is None else batch.behind(_forget_rows(kept, forgetting))
     if problem.guess is not None and earlier is None:
         params = problem.guess(profile_rows(rows))  # anew while rows are kept: they tell more now

@@ -1,7 +1,7 @@
 """The one loop: warm-up, passes, hooks, where to resume."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from ._engine.equations import Equations
 from ._engine.kernel import Objective
 from ._engine.state import FitState, Status
 from ._engine.subproblem import Bounds
-from ._engine.trust_region import Tolerances, begin, judge, propose
+from ._engine.trust_region import Sampled, Tolerances, begin, judge, propose
 from ._streams import ArrayStream, Profile, Stream
 
 _logger = logging.getLogger("nlsq_sklearn")
@@ -95,11 +95,12 @@ def run(
     """
     if state is not None and state.status in (Status.MAX_ITER, Status.STOPPED):
         state = state._replace(status=Status.RUNNING)  # max_iter may be larger now
+    warm_up = _WarmUp(problem, stream)
     if state is None or (state.status is Status.RUNNING and not state.has_begun):
-        state = _warm_up(problem, stream)
+        state = warm_up.run()
     while state.status is Status.RUNNING:
         if state.equations is not None and state.step is None:
-            state = propose(state, problem.bounds, problem.tolerances)
+            state = propose(state, problem.bounds, problem.tolerances, warm_up.sampled)
             continue
         state = _sum_over_chunks(problem.objective, stream, observers, state)
         if state.equations is None:
@@ -132,31 +133,64 @@ def _sum_over_chunks(
     return state
 
 
-def _warm_up(problem: Problem, stream: Stream) -> FitState:
-    """Return the state before the first pass, which compares the warm-up's answer and the start.
+class _WarmUp:
+    """Fits of growing samples in memory; the smallest stays, to tell how the model bends."""
 
-    Growing samples are fitted in memory, so that most of the way to the optimum costs almost
-    nothing. The start stays a candidate: a sample that missed a narrow feature can do no harm.
-    """
-    starts = problem.starts
-    is_large = stream.n_rows * _LARGEST_SAMPLE_SHARE >= _FIRST_SAMPLE_ROWS
-    if problem.is_warm or (not is_large and len(starts) == 1):
-        return FitState.start(starts)
-    sizes = _sample_sizes(stream.n_rows) if is_large else [stream.n_rows]
-    # All samples are taken from the largest, so that the data are read once.
-    pool = stream.sample(sizes[-1])
-    points = starts
-    fits: list[_SampleFit] = []
-    for size in [*(size for size in sizes if size < pool.n_rows), pool.n_rows]:
-        sample = pool if size == pool.n_rows else pool.sample(size)
-        fitted = _fit_sample(problem, sample, points)
-        if fitted is None:
-            return FitState.start(starts[:1])
-        points = fitted.point[np.newaxis]
-        fits.append(fitted)
-    # Between what both will come to, and far from either where they differ much.
-    guard = stream.n_rows * fits[0].start_cost ** (1 / 3) * fits[-1].cost ** (2 / 3)
-    return FitState.start(np.vstack([points, starts[:1]]), guard)
+    def __init__(self, problem: Problem, stream: Stream) -> None:
+        self._problem = problem
+        self._stream = stream
+        self._smallest: ArrayStream | None = None
+
+    @property
+    def _is_large(self) -> bool:
+        return self._stream.n_rows * _LARGEST_SAMPLE_SHARE >= _FIRST_SAMPLE_ROWS
+
+    def run(self) -> FitState:
+        """Return the state before the first pass, which compares the samples' answer and the start.
+
+        Most of the way to the optimum costs almost nothing in a sample. The start stays a
+        candidate: a sample that missed a narrow feature can do no harm.
+        """
+        starts = self._problem.starts
+        if self._problem.is_warm or (not self._is_large and len(starts) == 1):
+            return FitState.start(starts)
+        points = starts
+        fits: list[_SampleFit] = []
+        for sample in self._samples():
+            fitted = _fit_sample(self._problem, sample, points)
+            if fitted is None:
+                return FitState.start(starts[:1])
+            points = fitted.point[np.newaxis]
+            fits.append(fitted)
+        # Between what both will come to, and far from either where they differ much.
+        guard = self._stream.n_rows * fits[0].start_cost ** (1 / 3) * fits[-1].cost ** (2 / 3)
+        return FitState.start(np.vstack([points, starts[:1]]), guard)
+
+    def _samples(self) -> Iterator[ArrayStream]:
+        """Yield the samples, the smallest first."""
+        if not self._is_large:
+            yield self._stream.sample(self._stream.n_rows)
+            return
+        sizes = _sample_sizes(self._stream.n_rows)
+        # All samples are taken from the largest, so that the data are read once.
+        pool = self._stream.sample(sizes[-1])
+        self._smallest = pool if pool.n_rows <= sizes[0] else pool.sample(sizes[0])
+        yield self._smallest
+        yield from (pool.sample(size) for size in sizes[1:] if size < pool.n_rows)
+        if pool is not self._smallest:
+            yield pool
+
+    @property
+    def sampled(self) -> Sampled | None:
+        """What the smallest sample tells of a point, if this fit has samples."""
+        return None if self._problem.is_warm or not self._is_large else self._equations
+
+    def _equations(self, point: np.ndarray) -> Equations:
+        if self._smallest is None:  # the fit was resumed
+            next(self._samples())
+        assert self._smallest is not None
+        [summed] = sum_in_memory(self._problem.objective, self._smallest, point[np.newaxis])
+        return summed.scaled(self._stream.n_rows / self._smallest.n_rows)
 
 
 def _sample_sizes(n_rows: int) -> list[int]:

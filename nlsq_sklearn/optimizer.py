@@ -104,8 +104,9 @@ class AdaptiveHybridStreamingOptimizer:
                 max_checkpoints=max_checkpoints,
                 compression=checkpoint_compression,
             )
+        self._param_names = None
         if n_params is not None or not has_star(model):  # else p0 tells how many there are
-            _ = names_of(model, None, n_params)
+            self._param_names = names_of(model, None, n_params)
 
     def fit(
         self,
@@ -244,7 +245,7 @@ class AdaptiveHybridStreamingOptimizer:
         show_progress: bool,
     ) -> CurveFitResult:
         """Fit rows wherever they come from; see `fit`."""
-        names = names_of(self._model, p0, self._n_params)
+        names = self._param_names or names_of(self._model, p0, self._n_params)
         check_enough_rows(stream, names)
         model = traced(self._model, names, stream.n_features)
         limits = as_bounds(bounds, len(names), self._model)

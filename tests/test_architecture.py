@@ -54,6 +54,7 @@ WITHIN = {
         "elementary",
         "curve",
         "operands",
+        "device",
         "kernel",
         "prediction",
         "subproblem",
@@ -97,6 +98,7 @@ HOMES = {
     "jax": {
         "_engine/advice",
         "_engine/curve",
+        "_engine/device",
         "_engine/elementary",
         "_engine/kernel",
         "_engine/loss",

@@ -5,12 +5,15 @@ Sign and scale are stated here and meant everywhere: residual = model - y, and
 ``1/2 sum w (residual / sigma)^2``.
 """
 
+import math
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from .spread import NO_SPREAD, Spread
+
+_EPS = float(np.finfo(float).eps)
 
 
 @cache
@@ -82,25 +85,36 @@ class Equations(NamedTuple):
                 spread,
             )
 
+    def scaled(self, factor: float) -> "Equations":
+        """Return the equations of rows that each count by a factor more."""
+        return Equations(
+            factor * self.gram,
+            factor * self.gradient,
+            factor * self.cost,
+            factor * self.model_norm,
+            factor * self.n_rows,
+            None if self.spread is None else self.spread.scaled(factor),
+        )
+
     @property
     def is_finite(self) -> bool:
         """Whether the model and its derivatives were finite in every row."""
-        return bool(
-            np.isfinite(self.cost)
-            and np.isfinite(self.model_norm)
-            and np.isfinite(self.gradient).all()
-            and np.isfinite(self.gram).all()
+        return (
+            math.isfinite(self.cost)
+            and math.isfinite(self.model_norm)
+            and bool(np.isfinite(self.gradient).all())
+            and bool(np.isfinite(self.gram).all())
         )
 
     @property
     def column_norms(self) -> np.ndarray:
         """Norms of the columns of the weighted Jacobian, of shape (n_params,)."""
-        return np.sqrt(np.diag(self.gram))
+        return np.asarray(np.sqrt(self.gram.diagonal()))
 
     @property
     def largest_cosine(self) -> float:
         """Largest cosine of the angle between the residuals and a column of the Jacobian."""
-        lengths = self.column_norms * np.sqrt(2 * self.cost)
+        lengths = self.column_norms * math.sqrt(2 * self.cost)
         cosines = np.divide(
             np.abs(self.gradient), lengths, out=np.zeros_like(lengths), where=lengths > 0
         )
@@ -114,20 +128,24 @@ class Equations(NamedTuple):
         ``eps sum |r f| <= 2 eps sqrt(cost model_norm)``; its own summation adds about
         ``eps cost sqrt(rows in a partial sum)``.
         """
-        eps = np.finfo(float).eps
-        return float(eps * (64.0 * self.cost + 8.0 * np.sqrt(self.cost * self.model_norm)))
+        return _EPS * (64.0 * self.cost + 8.0 * math.sqrt(max(self.cost * self.model_norm, 0.0)))
 
 
-def shifted(equations: Equations, displacement: np.ndarray) -> Equations:
+def shifted(
+    equations: Equations, displacement: np.ndarray, gram_change: np.ndarray | float = 0.0
+) -> Equations:
     """Return the quadratic model of some equations, seen from another point.
 
     Parameters
     ----------
     displacement : ndarray of shape (n_params,)
         From the point of the equations to the other one.
+    gram_change : ndarray of shape (n_params, n_params) or float
+        What the Gram matrix has more there; the quadratic model knows of none.
     """
     slope = equations.gram @ displacement
     return equations._replace(
+        gram=equations.gram + gram_change,
         gradient=equations.gradient + slope,
         cost=equations.cost
         + float(equations.gradient @ displacement)

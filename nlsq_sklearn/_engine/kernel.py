@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import SingleDeviceSharding
 
 from . import curve
 from .curve import Jacobian
+from .device import device
 from .equations import Equations
 from .loss import ROBUST_LOSSES
 from .model import TracedModel
@@ -48,8 +50,8 @@ class Chunk(NamedTuple):
         Standard deviation of each row; how many times it counts.
     n_rows : int
         The rows that are not padding.
-    operands : tuple of Operand or None
-        The four arrays as the programs take them, where they are kept for several calls.
+    found : tuple of Operand or None
+        The four arrays as the programs take them, each where that is known.
     spread : Spread or None
         How y scatters about its mean, where that is known.
     """
@@ -59,7 +61,7 @@ class Chunk(NamedTuple):
     sigma: Any
     weight: Any
     n_rows: int
-    operands: tuple[Operand | None, ...] | None = None
+    found: tuple[Operand | None, ...] = (None, None, None, None)
     spread: Spread | None = None
 
     @property
@@ -71,18 +73,21 @@ class Chunk(NamedTuple):
 
     def as_operands(self) -> tuple[Operand | None, ...]:
         """Return x, y, sigma and weight as the programs take them."""
-        if self.operands is not None:
-            return self.operands
-        return tuple(None if column is None else operand(column) for column in self[:4])
+        return tuple(
+            found or (None if column is None else operand(column))
+            for column, found in zip(self[:4], self.found, strict=True)
+        )
 
     def to_device(self) -> "Chunk":
         """Return the chunk with its numbers in the memory that the programs compute on."""
-        with jax.enable_x64(True):
-            operands = tuple(
-                None if part is None else Operand(jax.device_put(part.memory), part.start)
-                for part in self.as_operands()
-            )
-        return self._replace(operands=operands)
+        operands = self.as_operands()
+        if device().platform != "cpu":
+            with jax.enable_x64(True):
+                operands = tuple(
+                    part and Operand(jax.device_put(part.memory, device()), part.start)
+                    for part in operands
+                )
+        return self._replace(found=operands)
 
 
 class Objective(NamedTuple):
@@ -173,7 +178,7 @@ def _run(
 ) -> np.ndarray:
     """Return the sums over a chunk, (n_sums,), at each of the points if there are several."""
     packed = _run_compiled(objective, chunk, params, n_points, any_angle=False)
-    if np.any(packed[..., -1]):
+    if packed[..., -1].any():
         # Rare: angles of more than 10^8 radians, which the fast program can't reduce.
         packed = _run_compiled(objective, chunk, params, n_points, any_angle=True)
     return packed[..., :-1]
@@ -223,7 +228,9 @@ def run_program(
     with jax.enable_x64(True):
 
         def compile_program() -> Any:
-            return jax.jit(build()).lower(*map(_abstract, arguments)).compile()
+            here = SingleDeviceSharding(device())
+            program = jax.jit(build(), in_shardings=here, out_shardings=here)
+            return program.lower(*map(_abstract, arguments)).compile()
 
         return np.asarray(_cache.get(key, compile_program)(*arguments))
 

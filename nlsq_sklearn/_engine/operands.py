@@ -42,14 +42,9 @@ def _aligned(allocate: Callable[[int], np.ndarray], shape: tuple[int, ...]) -> n
     return raw[first : first + n_values].reshape(*outer, rows + SLACK)[..., :rows]
 
 
-def is_ready(column: np.ndarray) -> bool:
-    """Return whether `operand` takes a column where it lies."""
-    return _find(column) is not None
-
-
 def operand(column: np.ndarray) -> Operand:
     """Return memory that holds a column or several, of float64, shape (rows,) or (n, rows)."""
-    found = _find(column)
+    found = find_operand(column)
     if found is not None:
         return found
     copy = aligned_empty(*column.shape)
@@ -57,7 +52,8 @@ def operand(column: np.ndarray) -> Operand:
     return operand(copy)
 
 
-def _find(column: np.ndarray) -> Operand | None:
+def find_operand(column: np.ndarray) -> Operand | None:
+    """Return the memory in which a column lies already, None where it can't be taken there."""
     base = column.base
     if not isinstance(base, np.ndarray) or base.dtype != np.float64:
         return None

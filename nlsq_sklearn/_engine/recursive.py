@@ -16,19 +16,6 @@ from .subproblem import Bounds
 from .trust_region import Tolerances, begin, judge, propose
 
 
-def forget(equations: Equations, factor: float) -> Equations:
-    """Return equations whose rows count by a factor less."""
-    gram, gradient, cost, model_norm, n_rows, spread = equations
-    return Equations(
-        factor * gram,
-        factor * gradient,
-        factor * cost,
-        factor * model_norm,
-        factor * n_rows,
-        None if spread is None else spread.scaled(factor),
-    )
-
-
 def update(
     evaluate: Callable[[np.ndarray], Equations],
     params: np.ndarray,

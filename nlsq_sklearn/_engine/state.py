@@ -155,8 +155,9 @@ class FitState(NamedTuple):
 
     def add_chunk(self, equations: tuple[Equations, ...]) -> "FitState":
         """Return the state with one more chunk summed into the pass in progress."""
-        partial = self.partial or tuple(Equations.zero(self.params.size) for _ in equations)
-        total = tuple(a + b for a, b in zip(partial, equations, strict=True))
+        total = equations
+        if self.partial:
+            total = tuple(a + b for a, b in zip(self.partial, equations, strict=True))
         return self._replace(partial=total, next_chunk=self.next_chunk + 1)
 
     def give_up_start(self) -> "FitState":

@@ -10,6 +10,7 @@ References
 .. [2] J. Nocedal, S. J. Wright, "Numerical Optimization", 2nd ed., 2006, section 16.5.
 """
 
+import math
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from .equations import Equations
 
+_EPS = float(np.finfo(float).eps)
+_TINY = float(np.finfo(float).tiny)
 # The radius is met to 10 %: more precision buys nothing (Moré 1978, section 5).
 _RADIUS_SLACK = 0.1
 
@@ -26,7 +29,7 @@ def rank_tolerance(n_params: int) -> float:
 
     Each element of the matrix carries a rounding of a few eps.
     """
-    return float(8 * n_params * np.finfo(float).eps)
+    return 8 * n_params * _EPS
 
 
 class Bounds(NamedTuple):
@@ -37,7 +40,7 @@ class Bounds(NamedTuple):
 
     def contain(self, params: np.ndarray) -> bool:
         """Return whether ``params`` of shape (n_params,) lies within."""
-        return bool(np.all((self.lower <= params) & (params <= self.upper)))
+        return bool(((self.lower <= params) & (params <= self.upper)).all())
 
 
 class Step(NamedTuple):
@@ -113,11 +116,12 @@ class Subproblem:
         norms = equations.column_norms
         # A column of zeros leaves its parameter undetermined: any positive unit will do.
         self._unit = np.where(norms > 0, norms, scale)
-        self._gram = equations.gram / np.outer(self._unit, self._unit)
+        self._gram = equations.gram / (self._unit[:, np.newaxis] * self._unit)
         self._gradient = equations.gradient / self._unit
-        self._residual_norm = np.sqrt(2 * max(equations.cost, 0.0))
+        self._residual_norm = math.sqrt(2 * max(equations.cost, 0.0))
         # Capped where products of it, over the least curvature, would overflow.
-        self._metric = np.minimum(scale / self._unit, 1e120) ** 2
+        self._root_metric = np.minimum(scale / self._unit, 1e120)
+        self._metric = self._root_metric**2
         self._params = params
         self._bounds = bounds
         self._lower = (bounds.lower - params) * self._unit
@@ -129,7 +133,7 @@ class Subproblem:
         matrix = self._gram + np.diag(damping * self._metric)
         # The normal equations know the scaled Gram matrix to a few eps only; less than that on
         # its diagonal would leave it indefinite when columns are collinear.
-        ridge = 4 * n_params * np.finfo(float).eps
+        ridge = 4 * n_params * _EPS
         while True:
             raised = matrix + np.diag(np.full(n_params, ridge))
             try:
@@ -145,7 +149,7 @@ class Subproblem:
             q = self._least_solution()
         else:
             q = -np.linalg.solve(self._damped_matrix(damping), self._gradient)
-        if np.all((self._lower <= q) & (q <= self._upper)):
+        if Bounds(self._lower, self._upper).contain(q):
             return q, np.ones(q.size, dtype=bool)
         matrix = self._damped_matrix(damping)
         return _solve_in_box(matrix, self._gradient, self._lower, self._upper)
@@ -161,20 +165,21 @@ class Subproblem:
         eigenvalues, vectors = np.linalg.eigh(self._gram)
         slopes = vectors.T @ self._gradient
         is_flat = eigenvalues <= rank_tolerance(n_params)
-        is_level = np.abs(slopes) <= 8 * n_params * np.finfo(float).eps * self._residual_norm
-        least = 4 * n_params * np.finfo(float).eps
+        is_level = np.abs(slopes) <= 8 * n_params * _EPS * self._residual_norm
+        least = 4 * n_params * _EPS
         lengths = np.where(is_flat & is_level, 0.0, slopes / np.maximum(eigenvalues, least))
         return np.asarray(-vectors @ lengths)
 
     def _length(self, q: np.ndarray) -> float:
-        return float(np.linalg.norm(np.sqrt(self._metric) * q))
+        return float(np.linalg.norm(self._root_metric * q))
 
     def _step(self, q: np.ndarray, damping: float) -> Step:
         trial = self._params + q / self._unit
         # A variable at its bound is put there exactly, whatever the scaling has rounded.
-        trial = np.where(q <= self._lower, self._bounds.lower, trial)
-        trial = np.where(q >= self._upper, self._bounds.upper, trial)
-        trial = np.clip(trial, self._bounds.lower, self._bounds.upper)
+        lower, upper = self._bounds
+        trial = np.where(q <= self._lower, lower, trial)
+        trial = np.where(q >= self._upper, upper, trial)
+        trial = np.minimum(np.maximum(trial, lower), upper)
         with np.errstate(over="ignore", invalid="ignore"):
             reduction = -float(self._gradient @ q + 0.5 * q @ (self._gram @ q))
         # A comparison that lets nan pass: its caller looks for it.
@@ -203,11 +208,11 @@ class Subproblem:
         length = self._full_step.length
         if length <= (1 + _RADIUS_SLACK) * radius:
             return self._full_step
-        if radius < np.finfo(float).tiny:
+        if radius < _TINY:
             return self._step(np.zeros_like(q), 0.0)
         damping = 0.0
         least = 0.0
-        most = float(np.linalg.norm(self._gradient / np.sqrt(self._metric))) / radius
+        most = float(np.linalg.norm(self._gradient / self._root_metric)) / radius
         for _ in range(60):
             damping = self._next_damping(q, free, length, radius, damping)
             if not least < damping < most:

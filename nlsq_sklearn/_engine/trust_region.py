@@ -5,8 +5,12 @@ References
 .. [1] J. J. Moré, "The Levenberg-Marquardt algorithm: implementation and theory", 1978.
 .. [2] D. M. Bates, D. G. Watts, "A relative offset orthogonality convergence criterion for
        nonlinear least squares", Technometrics 23, 1981.
+.. [3] M. K. Transtrum, J. P. Sethna, "Improvements to the Levenberg-Marquardt algorithm for
+       nonlinear least-squares minimization", arXiv:1201.5885, 2012, section 4.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,11 +30,20 @@ _FIRST_RADIUS = 100.0
 # 1e-8, the default that users know from SciPy, then means a millionth of a standard error.
 _OFFSET_PER_FTOL = 100.0
 # Full steps that converge at a rate of a tenth or better (its square, as gains measure it); the
-# next one may do three times worse than the last.
+# next one may do ten times worse than the last, which may have had a lucky direction.
 _FAST_CONTRACTION = 1e-2
-_CONTRACTION_SLACK = 10.0
+_CONTRACTION_SLACK = 100.0
+# By how many xtol the last step, which no pass follows, may change a parameter: the covariance is
+# that of the point before it, or with the change that a sample sees, to a hundredth of that.
 _LAST_STEP_PER_XTOL = 10.0
+_LAST_STEP_PER_XTOL_OF_SAMPLE = 100.0
+# A second-order correction that is longer than this part of the step is no small one [3]_.
+_MOST_BEND = 0.375
 _EPS = float(np.finfo(float).eps)
+
+
+Sampled = Callable[[np.ndarray], Equations]
+"""From a point, (n_params,), to the equations of all rows there as a sample tells them."""
 
 
 class Tolerances(NamedTuple):
@@ -85,8 +98,17 @@ def begin(state: FitState, equations: tuple[Equations, ...]) -> FitState:
     return _record(state, equations[best].cost, params, accepted=True)
 
 
-def propose(state: FitState, bounds: Bounds, tolerances: Tolerances) -> FitState:
-    """Return the state with the next step to try, or with the status that ends the fit."""
+def propose(
+    state: FitState, bounds: Bounds, tolerances: Tolerances, sampled: Sampled | None = None
+) -> FitState:
+    """Return the state with the next step to try, or with the status that ends the fit.
+
+    Parameters
+    ----------
+    sampled : callable or None
+        Where there is a sample, what it tells of a point: the step then follows the bend of the
+        model, and the covariance the last one.
+    """
     subproblem = Subproblem(state.accepted, state.params, state.scale, bounds)
     full = subproblem.full_step()
     contraction = _contraction(state, full)
@@ -94,8 +116,9 @@ def propose(state: FitState, bounds: Bounds, tolerances: Tolerances) -> FitState
     status = _convergence(state, full, tolerances)
     if status is not Status.RUNNING:
         return state._replace(status=status)
-    if _needs_no_pass(state, full, contraction, tolerances):
-        return _step_without_pass(state, full, contraction)
+    last = _step_without_pass(state, full, contraction, tolerances, sampled)
+    if last is not None:
+        return last
     if state.n_iter >= tolerances.max_iter:
         return state._replace(status=Status.MAX_ITER)
     step = subproblem.step_within(state.radius)
@@ -105,7 +128,31 @@ def propose(state: FitState, bounds: Bounds, tolerances: Tolerances) -> FitState
         return state._replace(status=Status.OUT_OF_RANGE)
     if is_lost or np.array_equal(step.trial, state.params):
         return state._replace(status=Status.ROUNDING if _is_stationary(state) else Status.STALLED)
+    if sampled is not None and step.damping == 0:
+        step = _bent(state, step, bounds, sampled)
     return state._replace(step=step)
+
+
+def _bent(state: FitState, step: Step, bounds: Bounds, sampled: Sampled) -> Step:
+    """Return the full step corrected for the bend of the model along it, to second order [3]_.
+
+    At the end of the step the gradient is ``1/2 J'f''ss``, and what the residuals have in the
+    curvature, which no sample tells since it is mostly noise. The former is the odd part of the
+    Gram matrix times the step, less the even part of the gradient, of which the residuals' part is
+    of third order.
+    """
+    displacement = step.trial - state.params
+    opposite = state.params - displacement
+    if not bounds.contain(opposite):
+        return step
+    start, forwards, backwards = map(sampled, (state.params, step.trial, opposite))
+    if not (start.is_finite and forwards.is_finite and backwards.is_finite):
+        return step
+    odd = 0.5 * (forwards.gram - backwards.gram) @ displacement
+    even = 0.5 * (forwards.gradient + backwards.gradient) - start.gradient
+    at_end = state.accepted._replace(gradient=odd - even)
+    bend = Subproblem(at_end, step.trial, state.scale, bounds).full_step()
+    return step._replace(trial=bend.trial) if bend.length <= _MOST_BEND * step.length else step
 
 
 def judge(state: FitState, equations: Equations, bounds: Bounds) -> FitState:
@@ -202,7 +249,7 @@ def _convergence(state: FitState, full: Step, tolerances: Tolerances) -> Status:
     if cost <= (4 * _EPS) ** 2 * equations.model_norm or cost == 0:
         # Residuals that are not 0, and whose squares are: only the gradient still tells of them.
         return Status.RUNNING if cost == 0 and equations.gradient.any() else Status.EXACT
-    if not np.isfinite(gain):
+    if not math.isfinite(gain):
         return Status.OUT_OF_RANGE
     if gain <= tolerances.gtol**2 * cost:
         return Status.GTOL
@@ -220,7 +267,7 @@ def _is_small(state: FitState, full: Step, xtol: float) -> bool:
     """
     equations = state.accepted
     change = np.abs(full.trial - state.params)
-    noise = np.sqrt(2 * equations.cost / max(equations.n_rows - state.params.size, 1))
+    noise = math.sqrt(2 * equations.cost / max(equations.n_rows - state.params.size, 1))
     is_small = (change <= xtol * np.abs(state.params)) | (
         change * equations.column_norms <= xtol * noise
     )
@@ -239,35 +286,51 @@ def _contraction(state: FitState, full: Step) -> float:
     return full.predicted_reduction / state.remaining
 
 
-def _needs_no_pass(state: FitState, full: Step, contraction: float, tolerances: Tolerances) -> bool:
-    """Return whether a pass at the end of the full step would tell nothing that matters.
+def _step_without_pass(
+    state: FitState,
+    full: Step,
+    contraction: float,
+    tolerances: Tolerances,
+    sampled: Sampled | None,
+) -> FitState | None:
+    """Return the state at the end of the full step, if a pass there would tell nothing new.
+
+    Its equations are those of the quadratic model, and the Gram matrix, from which the covariance
+    comes, changes as a sample's does. Without one the step must be so short that it does not.
+    """
+    if not _leaves_nothing(state, contraction, tolerances):
+        return None
+    change: np.ndarray | float = 0.0
+    if not _is_small(state, full, _LAST_STEP_PER_XTOL * tolerances.xtol):
+        most = _LAST_STEP_PER_XTOL_OF_SAMPLE * tolerances.xtol
+        if sampled is None or not _is_small(state, full, most):
+            return None
+        change = sampled(full.trial).gram - sampled(state.params).gram
+        if not np.isfinite(change).all():
+            return None
+    return state._replace(
+        status=Status.FTOL,
+        params=full.trial,
+        equations=shifted(state.accepted, full.trial - state.params, change),
+        remaining=contraction * state.remaining,
+    )
+
+
+def _leaves_nothing(state: FitState, contraction: float, tolerances: Tolerances) -> bool:
+    """Return whether what the full step leaves to gain meets ``ftol``.
 
     Steps that shrink at a steady rate, or faster, leave after this one what is left now times
-    that rate: if that meets ``ftol``, and the cost there is predicted to its rounding, the step is
-    the last one, and a pass over all data is saved. The step must be so short that the covariance
-    of the point before is that of its end.
+    that rate. The cost must be predicted to its rounding, too.
     """
-    equations, n_params = state.accepted, state.params.size
-    if contraction > _FAST_CONTRACTION or not _is_small(
-        state, full, _LAST_STEP_PER_XTOL * tolerances.xtol
-    ):
+    if contraction > _FAST_CONTRACTION:
         return False
+    equations, n_params = state.accepted, state.params.size
     left = _CONTRACTION_SLACK * contraction * state.remaining
     # The quadratic model, whose slope changes by the rate, errs by about that part of the gain.
     cost_error = np.sqrt(_CONTRACTION_SLACK * contraction) * state.remaining
     freedom = max(equations.n_rows - n_params, 1)
     allowed = (_OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * equations.cost
     return bool(left * freedom <= allowed and cost_error <= equations.cost_rounding)
-
-
-def _step_without_pass(state: FitState, full: Step, contraction: float) -> FitState:
-    """Return the state at the end of the full step, its equations by the quadratic model."""
-    return state._replace(
-        status=Status.FTOL,
-        params=full.trial,
-        equations=shifted(state.accepted, full.trial - state.params),
-        remaining=contraction * state.remaining,
-    )
 
 
 def _gain_ratio(cost: float, trial: Equations, step: Step) -> float:

@@ -100,8 +100,8 @@ class ArrayStream:
         self.n_chunks = -(-self.n_rows // self.chunk_rows)
         self._buffer_rows = buffer_rows or padded_rows(self.chunk_rows)
         self._first_row = first_row
-        self._is_checked = np.zeros(self.n_chunks, dtype=bool)
-        self._spreads = np.full((self.n_chunks, len(Spread._fields)), np.nan)
+        self._is_trusted = False
+        self._spreads: np.ndarray | None = None  # a row for each chunk; NaN until it is checked
         self._buffers = buffers
         self._resident: Chunk | None = None
 
@@ -127,16 +127,25 @@ class ArrayStream:
             return self._resident
         first, stop = self.rows_of(index)
         rows = self.rows(first, stop)
-        if not self._is_checked[index]:
+        spread = self._known_spread(index)
+        if spread is None and not self._is_trusted:
             spread = rows.spread()
             rows.check(self._first_row + first, self._x_name, spread)
-            self._spreads[index], self._is_checked[index] = spread, True
-        chunk = rows.padded(self._buffer_rows, self._buffers)
-        if not np.isnan(self._spreads[index, 0]):
-            chunk = chunk._replace(spread=Spread(*self._spreads[index].tolist()))
+            self._remember_spread(index, spread)
+        chunk = rows.padded(self._buffer_rows, spread, self._buffers)
         if self.n_chunks == 1 and self._buffers is None:
             chunk = self._resident = chunk.to_device()
         return chunk
+
+    def _known_spread(self, index: int) -> Spread | None:
+        if self._spreads is None or np.isnan(self._spreads[index, 0]):
+            return None
+        return Spread(*self._spreads[index].tolist())
+
+    def _remember_spread(self, index: int, spread: Spread) -> None:
+        if self._spreads is None:
+            self._spreads = np.full((self.n_chunks, len(Spread._fields)), np.nan)
+        self._spreads[index] = spread
 
     def rows(self, first: int = 0, stop: int | None = None) -> Rows:
         """Return rows as they are, unchecked; all of them by default."""
@@ -204,7 +213,7 @@ class ArrayStream:
             is_table=self._is_table,
             x_name=self._x_name,
         )
-        if self._is_checked.all():
+        if self._is_trusted or (self._spreads is not None and not np.isnan(self._spreads).any()):
             taken.trust()
             return taken
         try:
@@ -216,7 +225,7 @@ class ArrayStream:
 
     def trust(self) -> None:
         """Take all values as usable: they were looked at before."""
-        self._is_checked[:] = True
+        self._is_trusted = True
 
     def check(self) -> None:
         """Look through all rows in order, and raise for the first that can't be used."""

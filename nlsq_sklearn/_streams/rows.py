@@ -7,7 +7,7 @@ import numpy as np
 
 from .._engine.equations import Equations
 from .._engine.kernel import BLOCK_ROWS, Chunk, Objective
-from .._engine.operands import aligned_zeros, is_ready
+from .._engine.operands import Operand, aligned_zeros, find_operand, operand
 from .._engine.spread import Spread
 from ..exceptions import InvalidRowError
 
@@ -121,7 +121,9 @@ class Rows(NamedTuple):
             row, what, value, advice = min(faults, key=lambda fault: fault[0])
             raise InvalidRowError(f"{what} is {value} in row {first + row}. {advice}")
 
-    def padded(self, n_rows: int, buffers: "Buffers | None" = None) -> Chunk:
+    def padded(
+        self, n_rows: int, spread: Spread | None = None, buffers: "Buffers | None" = None
+    ) -> Chunk:
         """Return a chunk of ``n_rows``, the last block filled up with copies of the last row.
 
         Blocks behind it are not looked at, and left as they are: most of a small sample, which
@@ -131,30 +133,31 @@ class Rows(NamedTuple):
         places = Buffers() if buffers is None else buffers
         places.begin()
 
-        def fill(place: np.ndarray, values: np.ndarray) -> np.ndarray:
+        def fill(place: np.ndarray, values: np.ndarray) -> None:
             place[: values.size] = values
             # A real row, not zeros: the model may be undefined at 0.
             place[values.size : filled] = values[-1]
-            return place
 
-        def pad(values: np.ndarray) -> np.ndarray:
-            if values.size == n_rows and (buffers is None or is_ready(values)):
-                return values
-            return fill(places.take(n_rows), values)
+        def pad(values: np.ndarray) -> tuple[np.ndarray, Operand | None]:
+            if values.size == n_rows:
+                found = find_operand(values)
+                if buffers is None or found is not None:
+                    return values, found
+            place, found = places.take(n_rows)
+            fill(place, values)
+            return place, found
 
         if len(self.columns) == 1:
-            x = pad(self.columns[0])
+            x, found_x = pad(self.columns[0])
         else:
-            x = places.take(len(self.columns), n_rows)
+            x, found_x = places.take(len(self.columns), n_rows)
             for place, column in zip(x, self.columns, strict=True):
                 fill(place, column)
-        return Chunk(
-            x,
-            pad(self.y),
-            None if self.sigma is None else pad(self.sigma),
-            None if self.weight is None else pad(self.weight),
-            self.y.size,
-        )
+        y, found_y = pad(self.y)
+        sigma, found_sigma = (None, None) if self.sigma is None else pad(self.sigma)
+        weight, found_weight = (None, None) if self.weight is None else pad(self.weight)
+        found = (found_x, found_y, found_sigma, found_weight)
+        return Chunk(x, y, sigma, weight, self.y.size, found, spread)
 
 
 class Buffers:
@@ -166,22 +169,25 @@ class Buffers:
     """
 
     def __init__(self) -> None:
-        self._arrays: list[np.ndarray] = []
+        self._arrays: list[tuple[np.ndarray, Operand]] = []
         self._n_taken = 0
 
     def begin(self) -> None:
         """Take all arrays back: the last chunk is not needed any more."""
         self._n_taken = 0
 
-    def take(self, *shape: int) -> np.ndarray:
-        """Return an array of this shape, with zeros or what an earlier chunk left in it."""
-        if self._n_taken == len(self._arrays):
-            self._arrays.append(aligned_zeros(*shape))
-        if self._arrays[self._n_taken].shape != shape:
-            self._arrays[self._n_taken] = aligned_zeros(*shape)
-        array = self._arrays[self._n_taken]
+    def take(self, *shape: int) -> tuple[np.ndarray, Operand]:
+        """Return an array of this shape, with zeros or what an earlier chunk left in it.
+
+        Beside it is what the programs take of it.
+        """
+        index = self._n_taken
         self._n_taken += 1
-        return array
+        if index < len(self._arrays) and self._arrays[index][0].shape == shape:
+            return self._arrays[index]
+        array = aligned_zeros(*shape)
+        self._arrays[index : index + 1] = [(array, operand(array))]
+        return self._arrays[index]
 
 
 class _Fault(NamedTuple):

@@ -439,3 +439,81 @@ def test_a_start_near_the_answer_is_no_reason_to_skip_the_first_step():
     state = propose(_begun(curve, start), open_bounds(3), Tolerances(1e-9, 1e-8, 0.0, 1000))
     assert state.status is Status.RUNNING
     assert state.step is not None
+
+
+_OFF = 1 + np.array([0.001, -0.002, 0.001])
+
+
+def _first_steps(curve, sampled, bounds=None):
+    """Return where the first full step ends from a point some standard errors off: two ways."""
+    bounds = open_bounds(3) if bounds is None else bounds
+    begun = _begun(curve, _steep_start(curve)[0] * _OFF)
+    tolerances = Tolerances(1e-8, 1e-8, 1e-8, 1000)
+    straight = propose(begun, bounds, tolerances).step
+    bent = propose(begun, bounds, tolerances, sampled).step
+    assert straight.damping == bent.damping == 0
+    return straight.trial, bent.trial
+
+
+def test_a_step_that_follows_the_bend_of_the_model_ends_nearer_to_the_optimum():
+    curve, sample = _decay(0.001, n_rows=6000), _decay(0.001, n_rows=600)
+    straight, bent = _first_steps(curve, lambda point: sample.equations(point).scaled(10))
+    answer, _ = _steep_start(curve)
+    # What is left is of third order.
+    assert np.linalg.norm(bent - answer) < 0.05 * np.linalg.norm(straight - answer)
+
+
+def test_where_the_sample_is_not_finite_the_step_is_straight():
+    def sampled(point):
+        return curve.equations(point * np.nan)
+
+    curve = _decay()
+    straight, bent = _first_steps(curve, sampled)
+    np.testing.assert_array_equal(bent, straight)
+
+
+def test_no_sample_is_asked_beyond_the_bounds():
+    def sampled(point):
+        asked.append(point)
+        return curve.equations(point)
+
+    curve, asked = _decay(), []
+    start = _steep_start(curve)[0] * _OFF
+    bounds = Bounds(start - 1e-4, np.full(3, np.inf))
+    _first_steps(curve, sampled, bounds)
+    assert all(bounds.contain(point) for point in asked)
+
+
+def test_a_bend_as_long_as_the_step_is_not_followed():
+    curve = _decay()
+
+    def sampled(point):
+        """Return equations of a curve that bends a thousand times more."""
+        equations = curve.equations(point)
+        start = curve.equations(answer * _OFF)
+        gram = start.gram + 1000 * (equations.gram - start.gram)
+        return equations._replace(gram=gram)
+
+    answer, _ = _steep_start(curve)
+    straight, bent = _first_steps(curve, sampled)
+    np.testing.assert_array_equal(bent, straight)
+
+
+def test_the_covariance_follows_a_last_step_without_evaluation_by_a_sample():
+    curve = _decay(n_rows=200_000)
+    answer, _ = _steep_start(curve)
+    state = propose(_begun(curve, answer * (1 + 1e-4)), open_bounds(3), _NEVER)
+    state = judge(state, curve.equations(state.step.trial), open_bounds(3))
+    next_step = propose(state, open_bounds(3), _NEVER).step
+    change = np.abs(next_step.trial / state.params - 1).max()
+    # The step is longer than ten xtol, and shorter than a hundred.
+    tolerances = Tolerances(1e-8, change / 30, 0.0, 1000)
+    assert propose(state, open_bounds(3), tolerances).step is not None
+    sample = _decay(n_rows=2000)
+    last = propose(
+        state, open_bounds(3), tolerances, lambda point: sample.equations(point).scaled(100)
+    )
+    assert last.status is Status.FTOL
+    there = curve.equations(last.params)
+    change = there.gram - state.equations.gram
+    np.testing.assert_allclose(last.equations.gram - there.gram, 0, atol=0.1 * np.abs(change).max())
