@@ -18,11 +18,12 @@ from ._streams import ArrayStream, Profile, Stream
 _logger = logging.getLogger("nlsq_sklearn")
 
 # The warm-up starts with so many rows, and each further sample has so many times more; the last
-# has a share of all rows that keeps it cheaper than the pass it saves.
+# has a share of all rows that keeps it cheaper than the pass it saves. Few rows need no warm-up.
+_LEAST_ROWS = 65_536
 _FIRST_SAMPLE_ROWS = 8192
 _SAMPLE_GROWTH = 16
 _LEAST_GROWTH = 4
-_LARGEST_SAMPLE_SHARE = 1 / 8
+_LARGEST_SAMPLE_SHARE = 1 / 16
 _MOST_SAMPLE_ROWS = 2_097_152  # 16 MB a column
 # A sample's optimum is off by its own standard error; a hundredth of that is near enough.
 _WARM_UP_FTOL = 1e-4
@@ -143,7 +144,7 @@ class _WarmUp:
 
     @property
     def _is_large(self) -> bool:
-        return self._stream.n_rows * _LARGEST_SAMPLE_SHARE >= _FIRST_SAMPLE_ROWS
+        return self._stream.n_rows >= _LEAST_ROWS
 
     def run(self) -> FitState:
         """Return the state before the first pass, which compares the samples' answer and the start.

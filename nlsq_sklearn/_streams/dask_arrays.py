@@ -24,8 +24,8 @@ from .rows import Rows
 
 # A sample comes from few chunks, whole; reading a row of each would compute all of the data.
 _SAMPLE_CHUNKS = 32
-# As much as the warm-up asks for: an eighth of the rows, within limits.
-_SAMPLE_SHARE = 1 / 8
+# As much as the warm-up asks for: a sixteenth of the rows, within limits.
+_SAMPLE_SHARE = 1 / 16
 _LEAST_SAMPLE_ROWS = 131_072
 _MOST_SAMPLE_ROWS = 2_097_152
 
