@@ -44,7 +44,13 @@ def data():
 
 
 def lazy(data, rows=ROWS):
+    """Return Dask arrays whose chunks lie in their graph."""
     return tuple(da.from_array(column, chunks=rows) for column in data)
+
+
+def computed(data, rows=ROWS):
+    """Return Dask arrays whose chunks must be computed."""
+    return tuple(column.map_blocks(np.copy, meta=np.empty(0)) for column in lazy(data, rows))
 
 
 class Tasks(Callback):
@@ -73,7 +79,7 @@ def bits(equations):
 
 def test_small_chunks_share_tasks_and_each_keeps_its_equations(data):
     with Tasks() as tasks:
-        equations = all_equations(open_stream(*lazy(data)))
+        equations = all_equations(open_stream(*computed(data)))
     assert len(tasks.keys) == N_CHUNKS / 2
     one_by_one = [
         all_equations(ArrayStream(*(column[i : i + ROWS] for column in data)))[0]
@@ -100,8 +106,22 @@ def test_chunks_that_one_worker_holds_share_tasks(n_threads, rows, expected):
 
 def test_few_chunks_have_a_task_each(data):
     with Tasks() as tasks:
-        all_equations(open_stream(*lazy(data, N_ROWS // 100)))
+        all_equations(open_stream(*computed(data, N_ROWS // 100)))
     assert len(tasks.keys) == 100
+
+
+def test_chunks_in_memory_need_no_reading_and_more_of_them_share_a_task(data):
+    with Tasks() as tasks:
+        equations = all_equations(open_stream(*lazy(data)))
+    assert len(tasks.keys) == 34  # of nine chunks
+    assert bits(equations) == bits(all_equations(open_stream(*computed(data))))
+
+
+def test_one_chunk_that_must_be_computed_makes_all_share_less(data):
+    x, y = lazy(data)
+    with Tasks() as tasks:
+        all_equations(open_stream(da.concatenate([x[:ROWS] + 0, x[ROWS:]]), y))
+    assert len(tasks.keys) == N_CHUNKS / 2
 
 
 def test_what_only_one_chunk_needs_is_no_task_of_its_own(data):
@@ -130,7 +150,7 @@ def test_what_several_chunks_need_is_not_computed_for_each(data):
 
 
 def test_pieces_of_a_large_chunk_are_read_side_by_side(data):
-    pieces = [column.map_blocks(np.copy, meta=np.empty(0)) for column in lazy(data)]
+    pieces = computed(data)
     with Tasks() as tasks:
         equations = all_equations(open_stream(*(p.rechunk(N_ROWS // 3) for p in pieces)))
     assert len(tasks.keys) >= 2 * N_CHUNKS

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from dask.base import optimize
 from dask.core import get_dependencies
-from dask.task_spec import GraphNode, Task, TaskRef
+from dask.task_spec import Alias, DataNode, GraphNode, Task, TaskRef
 from dask.typing import Key
 from dask.utils import ensure_dict
 
@@ -20,8 +20,10 @@ _TASK_ROWS = 1_048_576
 _TASK_CHUNKS = 64
 # But reading a chunk may take far longer than reducing it, and then many workers shall share.
 _LEAST_TASKS = 128
-# Chunks that a cluster holds need no reading: more rows share a task, if each thread has some.
+# Chunks in memory, a cluster's or that of this process, need no reading: more rows share a task, if
+# each thread has some.
 _HELD_TASK_ROWS = 4_194_304
+_LEAST_HELD_TASKS = 32
 _LEAST_TASKS_OF_A_THREAD = 4
 # A chunk that is put together from more pieces than these is left to the workers side by side.
 _MOST_STEPS = 64
@@ -155,8 +157,12 @@ class ChunkGraph:
         if self.is_held_by_cluster:
             return 1
         n_filled = int(np.count_nonzero(self._sizes))
-        most = _TASK_ROWS * n_filled // sum(self._sizes)
-        return max(1, min(_TASK_CHUNKS, n_filled // _LEAST_TASKS, most))
+        is_in_memory = all(isinstance(self._graph[key], (DataNode, Alias)) for key in self._owners)
+        rows, n_least = (
+            (_HELD_TASK_ROWS, _LEAST_HELD_TASKS) if is_in_memory else (_TASK_ROWS, _LEAST_TASKS)
+        )
+        most = rows * n_filled // sum(self._sizes)
+        return max(1, min(_TASK_CHUNKS, n_filled // n_least, most))
 
     def _load(self, index: int) -> Load:
         """Return how a chunk is computed."""
