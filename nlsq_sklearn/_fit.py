@@ -187,7 +187,7 @@ class _WarmUp:
         return None if self._problem.is_warm or not self._is_large else self._equations
 
     def _equations(self, point: np.ndarray) -> Equations:
-        if self._smallest is None:  # the fit was resumed
+        if self._smallest is None:  # the fit was resumed: taken as then, from the largest
             next(self._samples())
         assert self._smallest is not None
         [summed] = sum_in_memory(self._problem.objective, self._smallest, point[np.newaxis])

@@ -19,7 +19,7 @@ from nlsq_sklearn import (
 )
 from nlsq_sklearn._engine.kernel import Objective
 from nlsq_sklearn._engine.model import trace_model
-from nlsq_sklearn._streams import ArrayStream, open_stream
+from nlsq_sklearn._streams import ArrayStream, dask_graph, open_stream
 from nlsq_sklearn._streams.dask_graph import ChunkGraph
 from nlsq_sklearn._streams.dask_tasks import Layout
 
@@ -110,11 +110,22 @@ def test_few_chunks_have_a_task_each(data):
     assert len(tasks.keys) == 100
 
 
-def test_chunks_in_memory_need_no_reading_and_more_of_them_share_a_task(data):
+def test_chunks_in_memory_need_no_reading_and_more_of_them_share_a_task(data, monkeypatch):
+    monkeypatch.setattr(dask_graph, "_LEAST_HELD_TASKS", 32)  # whatever cores there are
     with Tasks() as tasks:
         equations = all_equations(open_stream(*lazy(data)))
     assert len(tasks.keys) == 34  # of nine chunks
     assert bits(equations) == bits(all_equations(open_stream(*computed(data))))
+
+
+def test_chunks_that_would_travel_with_their_task_share_less_of_one(data, monkeypatch):
+    monkeypatch.setattr(dask_graph, "_LEAST_HELD_TASKS", 32)
+    arrays = lazy(data)
+    sizes = [ROWS] * N_CHUNKS
+    graph = ChunkGraph(arrays, Layout("x", 1, False, False), ROWS * np.arange(N_CHUNKS), sizes)
+    near, far = (graph.groups(range(N_CHUNKS), shares_memory=shares) for shares in (True, False))
+    assert len(near) == 34
+    assert len(far) == N_CHUNKS / 2
 
 
 def test_one_chunk_that_must_be_computed_makes_all_share_less(data):

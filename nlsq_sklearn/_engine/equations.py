@@ -87,14 +87,15 @@ class Equations(NamedTuple):
 
     def scaled(self, factor: float) -> "Equations":
         """Return the equations of rows that each count by a factor more."""
-        return Equations(
-            factor * self.gram,
-            factor * self.gradient,
-            factor * self.cost,
-            factor * self.model_norm,
-            factor * self.n_rows,
-            None if self.spread is None else self.spread.scaled(factor),
-        )
+        with np.errstate(over="ignore"):
+            return Equations(
+                factor * self.gram,
+                factor * self.gradient,
+                factor * self.cost,
+                factor * self.model_norm,
+                factor * self.n_rows,
+                None if self.spread is None else self.spread.scaled(factor),
+            )
 
     @property
     def is_finite(self) -> bool:
@@ -114,7 +115,7 @@ class Equations(NamedTuple):
     @property
     def largest_cosine(self) -> float:
         """Largest cosine of the angle between the residuals and a column of the Jacobian."""
-        lengths = self.column_norms * math.sqrt(2 * self.cost)
+        lengths = self.column_norms * math.sqrt(2 * max(self.cost, 0.0))
         cosines = np.divide(
             np.abs(self.gradient), lengths, out=np.zeros_like(lengths), where=lengths > 0
         )

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import SingleDeviceSharding
 
 from . import curve
 from .curve import Jacobian
@@ -112,7 +111,7 @@ class ProgramKey(NamedTuple):
 
 
 class _ProgramCache:
-    """The compiled programs in use, least recently used first. The one module-level state."""
+    """The compiled programs in use, least recently used first."""
 
     def __init__(self) -> None:
         self._programs: OrderedDict[ProgramKey, Any] = OrderedDict()
@@ -228,9 +227,8 @@ def run_program(
     with jax.enable_x64(True):
 
         def compile_program() -> Any:
-            here = SingleDeviceSharding(device())
-            program = jax.jit(build(), in_shardings=here, out_shardings=here)
-            return program.lower(*map(_abstract, arguments)).compile()
+            with jax.default_device(device()):
+                return jax.jit(build()).lower(*map(_abstract, arguments)).compile()
 
         return np.asarray(_cache.get(key, compile_program)(*arguments))
 

@@ -48,7 +48,8 @@ class Step(NamedTuple):
 
     ``trial`` of shape (n_params,) is the point it leads to, in the user's units;
     ``predicted_reduction`` that of the cost by the quadratic model; ``damping`` has no unit;
-    ``length`` is in the norm of the trust region.
+    ``length`` is in the norm of the trust region. Where the trial follows the bend of the model,
+    the last three are those of the straight step.
     """
 
     trial: np.ndarray

@@ -37,6 +37,7 @@ _CONTRACTION_SLACK = 100.0
 # that of the point before it, or with the change that a sample sees, to a hundredth of that.
 _LAST_STEP_PER_XTOL = 10.0
 _LAST_STEP_PER_XTOL_OF_SAMPLE = 100.0
+_MOST_GRAM_CHANGE = 1e-3
 # A second-order correction that is longer than this part of the step is no small one [3]_.
 _MOST_BEND = 0.375
 _EPS = float(np.finfo(float).eps)
@@ -136,21 +137,29 @@ def propose(
 def _bent(state: FitState, step: Step, bounds: Bounds, sampled: Sampled) -> Step:
     """Return the full step corrected for the bend of the model along it, to second order [3]_.
 
-    At the end of the step the gradient is ``1/2 J'f''ss``, and what the residuals have in the
-    curvature, which no sample tells since it is mostly noise. The former is the odd part of the
-    Gram matrix times the step, less the even part of the gradient, of which the residuals' part is
-    of third order.
+    At the end of the step the gradient is ``1/2 J' f_ss``, with the second derivative of the model
+    along the step, and what the residuals have in the curvature, which no sample tells since it is
+    mostly noise. The former is the odd part of the Gram matrix times the step, less the even part
+    of the gradient, but for ``1/2 r' f_ss_k``, its derivatives by the parameters.
     """
     displacement = step.trial - state.params
     opposite = state.params - displacement
-    if not bounds.contain(opposite):
+    # What holds a parameter at its bound is a gradient, too, and would be missed.
+    is_held = (step.trial == bounds.lower) | (step.trial == bounds.upper)
+    if is_held.any() or not bounds.contain(opposite):
         return step
+    if step.predicted_reduction <= state.accepted.cost_rounding:
+        return step  # a sample's rounding would make more of it
     start, forwards, backwards = map(sampled, (state.params, step.trial, opposite))
     if not (start.is_finite and forwards.is_finite and backwards.is_finite):
         return step
-    odd = 0.5 * (forwards.gram - backwards.gram) @ displacement
-    even = 0.5 * (forwards.gradient + backwards.gradient) - start.gradient
-    at_end = state.accepted._replace(gradient=odd - even)
+    with np.errstate(over="ignore", invalid="ignore"):
+        odd = 0.5 * (forwards.gram - backwards.gram) @ displacement
+        even = 0.5 * (forwards.gradient + backwards.gradient) - start.gradient
+        missed = odd - even
+    if not np.isfinite(missed).all():
+        return step
+    at_end = state.accepted._replace(gradient=missed)
     bend = Subproblem(at_end, step.trial, state.scale, bounds).full_step()
     return step._replace(trial=bend.trial) if bend.length <= _MOST_BEND * step.length else step
 
@@ -267,7 +276,7 @@ def _is_small(state: FitState, full: Step, xtol: float) -> bool:
     """
     equations = state.accepted
     change = np.abs(full.trial - state.params)
-    noise = math.sqrt(2 * equations.cost / max(equations.n_rows - state.params.size, 1))
+    noise = math.sqrt(2 * max(equations.cost, 0.0) / max(equations.n_rows - state.params.size, 1))
     is_small = (change <= xtol * np.abs(state.params)) | (
         change * equations.column_norms <= xtol * noise
     )
@@ -305,8 +314,11 @@ def _step_without_pass(
         most = _LAST_STEP_PER_XTOL_OF_SAMPLE * tolerances.xtol
         if sampled is None or not _is_small(state, full, most):
             return None
-        change = sampled(full.trial).gram - sampled(state.params).gram
-        if not np.isfinite(change).all():
+        with np.errstate(invalid="ignore"):
+            change = sampled(full.trial).gram - sampled(state.params).gram
+        norms = state.accepted.column_norms
+        # More than that is a row of great leverage, which the sample counts many times; or nan.
+        if not (np.abs(change) <= _MOST_GRAM_CHANGE * np.outer(norms, norms)).all():
             return None
     return state._replace(
         status=Status.FTOL,

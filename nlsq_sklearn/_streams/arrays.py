@@ -101,7 +101,8 @@ class ArrayStream:
         self._buffer_rows = buffer_rows or padded_rows(self.chunk_rows)
         self._first_row = first_row
         self._is_trusted = False
-        self._spreads: np.ndarray | None = None  # a row for each chunk; NaN until it is checked
+        # A row for each chunk, NaN until it is checked. A single chunk is often looked at once.
+        self._spreads: np.ndarray | None = None if self.n_chunks == 1 else self._no_spreads()
         self._buffers = buffers
         self._resident: Chunk | None = None
 
@@ -144,8 +145,11 @@ class ArrayStream:
 
     def _remember_spread(self, index: int, spread: Spread) -> None:
         if self._spreads is None:
-            self._spreads = np.full((self.n_chunks, len(Spread._fields)), np.nan)
+            self._spreads = self._no_spreads()
         self._spreads[index] = spread
+
+    def _no_spreads(self) -> np.ndarray:
+        return np.full((self.n_chunks, len(Spread._fields)), np.nan)
 
     def rows(self, first: int = 0, stop: int | None = None) -> Rows:
         """Return rows as they are, unchecked; all of them by default."""

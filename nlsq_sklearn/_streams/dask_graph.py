@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from dask.base import optimize
 from dask.core import get_dependencies
+from dask.system import CPU_COUNT
 from dask.task_spec import Alias, DataNode, GraphNode, Task, TaskRef
 from dask.typing import Key
 from dask.utils import ensure_dict
@@ -23,8 +24,8 @@ _LEAST_TASKS = 128
 # Chunks in memory, a cluster's or that of this process, need no reading: more rows share a task, if
 # each thread has some.
 _HELD_TASK_ROWS = 4_194_304
-_LEAST_HELD_TASKS = 32
 _LEAST_TASKS_OF_A_THREAD = 4
+_LEAST_HELD_TASKS = max(32, _LEAST_TASKS_OF_A_THREAD * CPU_COUNT)
 # A chunk that is put together from more pieces than these is left to the workers side by side.
 _MOST_STEPS = 64
 _SHARED = -1
@@ -65,16 +66,26 @@ class ChunkGraph:
         self._sizes = sizes
         self._held: dict[int, list[Key]] = {}
         self._owners = self._find_owners()
-        self._task_chunks = self._choose_task_chunks()
+        # Nodes that are data are in the memory of this process.
+        self._is_in_memory = all(
+            isinstance(self._graph[key], (DataNode, Alias)) for key in self._owners
+        )
 
     @property
     def is_held_by_cluster(self) -> bool:
         """Whether a cluster has computed chunks, or what they are made of, already."""
         return bool(self._held)
 
-    def groups(self, indices: Sequence[int]) -> list[list[int]]:
-        """Return the chunks, in order, that each task shall reduce."""
-        grouped = itertools.groupby(indices, lambda index: index // self._task_chunks)
+    def groups(self, indices: Sequence[int], *, shares_memory: bool) -> list[list[int]]:
+        """Return the chunks, in order, that each task shall reduce.
+
+        Parameters
+        ----------
+        shares_memory : bool
+            Whether tasks see the memory of this process; else data travel with them.
+        """
+        n_chunks = self._chunks_of_a_task(is_near=shares_memory and self._is_in_memory)
+        grouped = itertools.groupby(indices, lambda index: index // n_chunks)
         return [list(group) for _, group in grouped]
 
     def groups_by_place(
@@ -151,16 +162,15 @@ class ChunkGraph:
                 wanted.extend(self._dependencies(key))
         return owners
 
-    def _choose_task_chunks(self) -> int:
+    def _chunks_of_a_task(self, *, is_near: bool) -> int:
         # Data that a cluster holds would travel to the worker that holds another chunk, unless
         # they are grouped by place.
         if self.is_held_by_cluster:
             return 1
+        rows, n_least = _TASK_ROWS, _LEAST_TASKS
+        if is_near:
+            rows, n_least = _HELD_TASK_ROWS, _LEAST_HELD_TASKS
         n_filled = int(np.count_nonzero(self._sizes))
-        is_in_memory = all(isinstance(self._graph[key], (DataNode, Alias)) for key in self._owners)
-        rows, n_least = (
-            (_HELD_TASK_ROWS, _LEAST_HELD_TASKS) if is_in_memory else (_TASK_ROWS, _LEAST_TASKS)
-        )
         most = rows * n_filled // sum(self._sizes)
         return max(1, min(_TASK_CHUNKS, n_filled // n_least, most))
 

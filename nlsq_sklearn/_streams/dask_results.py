@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from dask import local, threaded
 from dask.base import get_scheduler
 
 from ..exceptions import ChunkError, InvalidRowError, SchedulerLostError
@@ -84,7 +85,8 @@ class ChunkResults:
         if is_asked_ahead and self._graph.is_held_by_cluster:
             groups = self._groups_by_place(indices)
         else:
-            groups = self._graph.groups(indices)
+            shares_memory = self._schedule in (threaded.get, local.get_sync)
+            groups = self._graph.groups(indices, shares_memory=shares_memory)
         computed = self._ahead(groups) if is_asked_ahead else self._request_by_request(groups, None)
         yield from _in_order(indices, groups, computed)
 

@@ -5,9 +5,15 @@ import sys
 
 import jax
 import jaxlib.xla_client
+import numpy as np
 import pytest
 
-from nlsq_sklearn._engine.device import device
+from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
+from nlsq_sklearn._engine import kernel
+from nlsq_sklearn._engine.device import _own_cpu, device
+from nlsq_sklearn._engine.model import trace_model
+from nlsq_sklearn._engine.prediction import predict
+from nlsq_sklearn._streams import ArrayStream
 
 
 def test_programs_of_a_cpu_have_a_client_of_their_own():
@@ -15,6 +21,32 @@ def test_programs_of_a_cpu_have_a_client_of_their_own():
     assert device().platform == "cpu"
     assert device().client is not jax.devices()[0].client
     assert device() is device()
+
+
+def test_programs_run_there(monkeypatch):
+    programs = []
+
+    class Cache(kernel._ProgramCache):
+        def get(self, key, compile_program):
+            programs.append(super().get(key, compile_program))
+            return programs[-1]
+
+    monkeypatch.setattr(kernel, "_cache", Cache())
+    model = trace_model(lambda x, a: a * x, ("a",), 1)
+    chunk = ArrayStream(np.arange(3.0), np.arange(3.0)).chunk(0)
+    np.testing.assert_array_equal(predict(model, chunk, np.array([2.0])), [0.0, 2.0, 4.0])
+    with jax.enable_x64(True):
+        output = programs[0](np.array([2.0]), np.asarray(chunk.x))
+    assert output.devices() == {device()}
+
+
+def test_a_fit_within_a_mesh_of_the_users_is_the_same():
+    x = np.linspace(0, 1, 1000)
+    optimizer = AdaptiveHybridStreamingOptimizer(lambda x, a, b: a * x + b)
+    alone = optimizer.fit(x, np.sin(x)).popt
+    with jax.set_mesh(jax.make_mesh((1,), ("rows",))):
+        within = AdaptiveHybridStreamingOptimizer(lambda x, a, b: b + a * x).fit(x, np.sin(x)).popt
+    np.testing.assert_allclose(within, alone, rtol=1e-12)
 
 
 def test_jax_keeps_its_devices_and_settings():
@@ -33,9 +65,9 @@ assert jax.numpy.ones(3).devices() == {jax.devices()[0]}
 
 @pytest.fixture
 def _forgotten():
-    device.cache_clear()
+    _own_cpu.cache_clear()
     yield
-    device.cache_clear()
+    _own_cpu.cache_clear()
 
 
 @pytest.mark.usefixtures("_forgotten")

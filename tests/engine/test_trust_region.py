@@ -484,6 +484,15 @@ def test_no_sample_is_asked_beyond_the_bounds():
     assert all(bounds.contain(point) for point in asked)
 
 
+def test_a_parameter_that_a_step_puts_on_its_bound_stays_there():
+    curve = _decay()
+    answer, _ = _steep_start(curve)
+    upper = np.array([np.inf, answer[1] * 0.9995, np.inf])
+    straight, bent = _first_steps(curve, curve.equations, Bounds(np.full(3, -np.inf), upper))
+    assert straight[1] == upper[1]
+    np.testing.assert_array_equal(bent, straight)
+
+
 def test_a_bend_as_long_as_the_step_is_not_followed():
     curve = _decay()
 
@@ -517,3 +526,18 @@ def test_the_covariance_follows_a_last_step_without_evaluation_by_a_sample():
     there = curve.equations(last.params)
     change = there.gram - state.equations.gram
     np.testing.assert_allclose(last.equations.gram - there.gram, 0, atol=0.1 * np.abs(change).max())
+
+
+def test_a_sample_whose_gram_matrix_changes_much_does_not_save_the_last_evaluation():
+    curve = _decay(n_rows=200_000)
+    answer, _ = _steep_start(curve)
+    state = propose(_begun(curve, answer * (1 + 1e-4)), open_bounds(3), _NEVER)
+    state = judge(state, curve.equations(state.step.trial), open_bounds(3))
+    change = np.abs(propose(state, open_bounds(3), _NEVER).step.trial / state.params - 1).max()
+    tolerances = Tolerances(1e-8, change / 30, 0.0, 1000)
+
+    def sampled(point):
+        factor = 1.0 if np.array_equal(point, state.params) else 1.01
+        return curve.equations(point).scaled(factor)
+
+    assert propose(state, open_bounds(3), tolerances, sampled).status is Status.RUNNING
