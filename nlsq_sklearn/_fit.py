@@ -24,7 +24,7 @@ _FIRST_SAMPLE_ROWS = 8192
 _SAMPLE_GROWTH = 16
 _LEAST_GROWTH = 4
 _LARGEST_SAMPLE_SHARE = 1 / 16
-_MOST_SAMPLE_ROWS = 2_097_152  # 16 MB a column
+_MOST_SAMPLE_ROWS = 524_288  # 4 MB a column
 # A sample's optimum is off by its own standard error; a hundredth of that is near enough.
 _WARM_UP_FTOL = 1e-4
 _WARM_UP_MAX_ITER = 1000

@@ -27,7 +27,7 @@ _SAMPLE_CHUNKS = 32
 # As much as the warm-up asks for: a sixteenth of the rows, within limits.
 _SAMPLE_SHARE = 1 / 16
 _LEAST_SAMPLE_ROWS = 131_072
-_MOST_SAMPLE_ROWS = 2_097_152
+_MOST_SAMPLE_ROWS = 524_288
 
 
 class DaskStream:
