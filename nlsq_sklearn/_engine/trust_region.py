@@ -34,7 +34,8 @@ _OFFSET_PER_FTOL = 100.0
 _FAST_CONTRACTION = 1e-2
 _CONTRACTION_SLACK = 100.0
 # By how many xtol the last step, which no pass follows, may change a parameter: the covariance is
-# that of the point before it, or with the change that a sample sees, to a hundredth of that.
+# that of the point before it, or with the change that a sample sees, to a hundredth of that. No
+# element of the Gram matrix of unit columns may change by more than a thousandth then.
 _LAST_STEP_PER_XTOL = 10.0
 _LAST_STEP_PER_XTOL_OF_SAMPLE = 100.0
 _MOST_GRAM_CHANGE = 1e-3

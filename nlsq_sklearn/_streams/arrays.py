@@ -143,6 +143,10 @@ class ArrayStream:
             return None
         return Spread(*self._spreads[index].tolist())
 
+    def _is_checked(self) -> bool:
+        """Return whether all chunks were looked at."""
+        return self._spreads is not None and not np.isnan(self._spreads[:, 0]).any()
+
     def _remember_spread(self, index: int, spread: Spread) -> None:
         if self._spreads is None:
             self._spreads = self._no_spreads()
@@ -217,7 +221,7 @@ class ArrayStream:
             is_table=self._is_table,
             x_name=self._x_name,
         )
-        if self._is_trusted or (self._spreads is not None and not np.isnan(self._spreads).any()):
+        if self._is_trusted or self._is_checked():
             taken.trust()
             return taken
         try:

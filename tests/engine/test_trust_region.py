@@ -479,8 +479,11 @@ def test_no_sample_is_asked_beyond_the_bounds():
 
     curve, asked = _decay(), []
     start = _steep_start(curve)[0] * _OFF
-    bounds = Bounds(start - 1e-4, np.full(3, np.inf))
-    _first_steps(curve, sampled, bounds)
+    # The step leads down in the first and the last parameter, and so its opposite out of bounds.
+    bounds = Bounds(np.full(3, -np.inf), start + np.array([1e-4, np.inf, 1e-4]))
+    straight, bent = _first_steps(curve, sampled, bounds)
+    assert not (straight == bounds.upper).any()
+    np.testing.assert_array_equal(bent, straight)
     assert all(bounds.contain(point) for point in asked)
 
 
