@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -19,9 +20,10 @@ from nlsq_sklearn import (
 )
 from nlsq_sklearn._engine.kernel import Objective
 from nlsq_sklearn._engine.model import trace_model
-from nlsq_sklearn._streams import ArrayStream, dask_graph, open_stream
+from nlsq_sklearn._streams import ArrayStream, open_stream
 from nlsq_sklearn._streams.dask_graph import ChunkGraph
 from nlsq_sklearn._streams.dask_tasks import Layout
+from nlsq_sklearn._streams.rows import Buffers
 
 N_CHUNKS = 300  # enough for tasks of two chunks
 ROWS = 50
@@ -98,7 +100,7 @@ def test_small_chunks_share_tasks_and_each_keeps_its_equations(data):
 )
 def test_chunks_that_one_worker_holds_share_tasks(n_threads, rows, expected):
     x = da.zeros(12 * rows, chunks=rows)
-    graph = ChunkGraph([x], Layout("x", 1, False, False), rows * np.arange(12), [rows] * 12)
+    graph = ChunkGraph([x], Layout("x", 1, False, False, 1), rows * np.arange(12), [rows] * 12)
     graph._held = {index: ["lost", index] for index in range(12)}
     places = {index: [f"worker {index % 2}", "another"] for index in range(12)} | {"lost": []}
     assert graph.groups_by_place(range(12), places, n_threads) == expected
@@ -110,22 +112,80 @@ def test_few_chunks_have_a_task_each(data):
     assert len(tasks.keys) == 100
 
 
-def test_chunks_in_memory_need_no_reading_and_more_of_them_share_a_task(data, monkeypatch):
-    monkeypatch.setattr(dask_graph, "_LEAST_HELD_TASKS", 32)  # whatever cores there are
+@pytest.mark.parametrize("scheduler", ["threads", "sync"])
+def test_chunks_in_memory_need_no_scheduler(data, scheduler, monkeypatch):
+    expected = bits(all_equations(open_stream(*computed(data))))
+    for arrays in (lazy(data), dask.persist(*computed(data)), data_in_two_parts(data)):
+        stream = open_stream(*arrays)
+        with monkeypatch.context() as patch, dask.config.set(scheduler=scheduler):
+            patch.setattr(ChunkGraph, "tasks", None)  # nothing may ask for one
+            assert bits(all_equations(stream)) == expected
+
+
+def data_in_two_parts(data):
+    """Return arrays with chunks that are others' under another name."""
+    x, y = lazy(data)
+    half = N_CHUNKS // 2
+    return da.concatenate([x.blocks[:half], x.blocks[half:]]), y
+
+
+@pytest.mark.parametrize(("n_workers", "expected"), [(1, 1), (2, 2), (5, 3)])
+def test_chunks_in_memory_have_as_many_threads_as_dask_may_use(data, n_workers, expected):
+    seen = set()
+
+    def note(rows):
+        seen.add(threading.get_ident())
+        threading.Event().wait(0.005)
+        return rows.n_rows
+
+    stream = open_stream(*lazy(data))
+    with dask.config.set(scheduler="threads", num_workers=n_workers):
+        assert sum(stream.map_rows(note, "note")) == N_ROWS
+    assert min(n_workers, expected) <= len(seen) <= n_workers
+
+
+def test_callbacks_and_pools_of_the_users_see_the_tasks_of_chunks_in_memory(data):
+    expected = bits(all_equations(open_stream(*lazy(data))))
     with Tasks() as tasks:
-        equations = all_equations(open_stream(*lazy(data)))
-    assert len(tasks.keys) == 34  # of nine chunks
-    assert bits(equations) == bits(all_equations(open_stream(*computed(data))))
+        assert bits(all_equations(open_stream(*lazy(data)))) == expected
+    assert len(tasks.keys) == N_CHUNKS / 2
+    with ThreadPoolExecutor(1) as pool, dask.config.set(scheduler="threads", pool=pool):
+        name = pool.submit(threading.get_ident).result()
+        seen = set(open_stream(*lazy(data)).map_rows(lambda _: threading.get_ident(), "thread"))
+    assert seen == {name}
 
 
-def test_chunks_that_would_travel_with_their_task_share_less_of_one(data, monkeypatch):
-    monkeypatch.setattr(dask_graph, "_LEAST_HELD_TASKS", 32)
-    arrays = lazy(data)
-    sizes = [ROWS] * N_CHUNKS
-    graph = ChunkGraph(arrays, Layout("x", 1, False, False), ROWS * np.arange(N_CHUNKS), sizes)
-    near, far = (graph.groups(range(N_CHUNKS), shares_memory=shares) for shares in (True, False))
-    assert len(near) == 34
-    assert len(far) == N_CHUNKS / 2
+def test_an_error_in_a_chunk_in_memory_names_the_first_one(data):
+    def fail(rows):
+        if rows._first_row >= 3 * ROWS:
+            raise OSError("no such luck")
+        return rows.n_rows
+
+    results = open_stream(*lazy(data)).map_rows(fail, "fail")
+    assert [next(results) for _ in range(3)] == [ROWS] * 3
+    with pytest.raises(ChunkError, match=r"Chunk 3 \(rows 150 to 199\).*OSError: no such luck"):
+        next(results)
+
+
+@pytest.mark.parametrize("sizes", [[5000] * 40, [5000, 5000, 300], [5000, 5000, 4200, 9000, 5000]])
+def test_chunks_in_memory_are_taken_where_they_lie_and_tell_the_same(sizes, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 5, sum(sizes))
+    y = np.exp(-x) + rng.normal(0, 0.1, x.size)
+    chunked = [da.from_array(a, chunks=(tuple(sizes),)).map_blocks(np.copy) for a in (x, y)]
+    expected = all_equations(open_stream(*chunked))
+    copied = []
+
+    class Noted(Buffers):
+        def take(self, *shape):
+            copied.append(shape)
+            return super().take(*shape)
+
+    monkeypatch.setattr("nlsq_sklearn._streams.dask_results.Buffers", Noted)
+    assert bits(all_equations(open_stream(*dask.persist(*chunked)))) == bits(expected)
+    if len(sizes) == 40:
+        # One that ends within 64 bytes of the end of a page is copied, one in fifty.
+        assert len(copied) <= 10
 
 
 def test_one_chunk_that_must_be_computed_makes_all_share_less(data):

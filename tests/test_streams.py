@@ -1,10 +1,12 @@
 """Chunks and samples: every row once and in order, whatever kind of array it comes from."""
 
 import itertools
+import os
 import re
 import threading
 import time
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from nlsq_sklearn._engine.kernel import BLOCK_ROWS, padded_rows
 from nlsq_sklearn._streams import ArrayStream, content
-from nlsq_sklearn._streams.threads import map_chunks
+from nlsq_sklearn._streams.threads import _MOST_WAITING, map_chunks
 
 _N = 1000
 _ROWS = np.arange(_N)
@@ -383,22 +385,68 @@ def test_an_exception_in_a_chunk_comes_after_the_results_before_it(n_threads):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4])
-def test_no_more_chunks_are_in_memory_than_threads_and_one(n_threads):
-    lock, in_flight, most = threading.Lock(), 0, 0
+def test_no_more_chunks_are_in_memory_than_threads_and_few_results_wait(n_threads):
+    lock, in_work, waiting, most = threading.Lock(), 0, 0, [0, 0]
 
     def load(index):
-        nonlocal in_flight, most
+        nonlocal in_work, waiting
         with lock:
-            in_flight += 1
-            most = max(most, in_flight)
+            in_work += 1
+            most[0] = max(most[0], in_work)
+        time.sleep(0.0005)
+        with lock:
+            in_work -= 1
+            waiting += 1
+            most[1] = max(most[1], waiting)
         return index
 
     for _ in map_chunks(load, range(50), n_threads):
-        time.sleep(0.002)  # a slow caller, with whom results pile up
+        time.sleep(0.002)  # a slow caller, for whom results wait
         with lock:
-            in_flight -= 1
-    assert in_flight == 0
-    assert most <= n_threads + 1
+            waiting -= 1
+    assert waiting == 0
+    assert most[0] <= n_threads
+    assert most[1] <= 1 + n_threads + _MOST_WAITING  # one of them the caller has
+
+
+@pytest.mark.parametrize("n_threads", [2, 4])
+def test_the_thread_that_asks_works_too(n_threads):
+    def who(index):
+        time.sleep(0.002)
+        return threading.get_ident()
+
+    seen = set(map_chunks(who, range(40), n_threads))
+    assert threading.get_ident() in seen
+    assert len(seen) == n_threads
+
+
+def test_streams_that_are_read_in_turn_do_not_wait_for_each_other():
+    streams = [map_chunks(lambda index: index, range(200), 64) for _ in range(3)]
+    for index, results in enumerate(zip(*streams, strict=True)):
+        assert results == (index,) * 3
+
+
+def test_an_interrupt_of_the_thread_that_asks_comes_at_once():
+    def interrupt(index):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        return index
+
+    with pytest.raises(KeyboardInterrupt):
+        list(map_chunks(interrupt, range(10), 2))
+    assert list(map_chunks(abs, range(10), 2)) == list(range(10))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_has_threads_of_its_own():
+    assert list(map_chunks(abs, range(10), 2)) == list(range(10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads and fork, which is what this is about
+        child = os.fork()
+    if child == 0:
+        os._exit(0 if list(map_chunks(abs, range(10), 2)) == list(range(10)) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4])
@@ -414,6 +462,6 @@ def test_a_caller_that_stops_early_leaves_no_chunk_running(n_threads):
     assert next(results) == 0
     results.close()
     seen = len(started)
-    assert seen <= n_threads + 1
+    assert seen <= 1 + n_threads + _MOST_WAITING
     time.sleep(0.02)
     assert len(started) == seen

@@ -1,9 +1,10 @@
 """One chunk of rows -> its normal equations: the compiled programs. JAX lives here.
 
 A chunk is worked through in blocks that stay in the cache, inside one compiled call. The number of
-rows is an argument of that call, not a part of its shape: the last block of rows is filled up with
-copies of the last row, blocks behind it are not looked at, and one program serves every chunk of a
-fit, the samples of its warm-up included.
+rows is an argument of that call, not a part of its shape: the last block begins so early that it
+is full, and what lies behind the rows is not looked at. So one program serves every chunk of a
+fit, the samples of its warm-up included. A chunk of less than a block is filled up with copies of
+its last row.
 """
 
 import threading
@@ -39,7 +40,7 @@ _LARGEST_POWER = 262_144
 
 
 class Chunk(NamedTuple):
-    """A chunk of rows, padded to a size that programs share, as the compiled programs take it.
+    """A chunk of rows as the compiled programs take it, padded where they are not taken in place.
 
     Attributes
     ----------
@@ -49,6 +50,8 @@ class Chunk(NamedTuple):
         Standard deviation of each row; how many times it counts.
     n_rows : int
         The rows that are not padding.
+    capacity : int
+        The rows that the programs take; chunks of other sizes share them.
     found : tuple of Operand or None
         The four arrays as the programs take them, each where that is known.
     spread : Spread or None
@@ -60,6 +63,7 @@ class Chunk(NamedTuple):
     sigma: Any
     weight: Any
     n_rows: int
+    capacity: int
     found: tuple[Operand | None, ...] = (None, None, None, None)
     spread: Spread | None = None
 
@@ -73,7 +77,7 @@ class Chunk(NamedTuple):
     def as_operands(self) -> tuple[Operand | None, ...]:
         """Return x, y, sigma and weight as the programs take them."""
         return tuple(
-            found or (None if column is None else operand(column))
+            found or (None if column is None else operand(column, self.capacity))
             for column, found in zip(self[:4], self.found, strict=True)
         )
 
@@ -196,7 +200,7 @@ def _run_compiled(
         objective.model.fingerprint,
         objective.model.n_params,
         objective.loss,
-        chunk.x.shape,
+        (*chunk.x.shape[:-1], chunk.capacity),
         chunk.sigma is not None,
         chunk.weight is not None,
         n_points,
@@ -257,30 +261,36 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
         sigma: jax.Array | None,
         weight: jax.Array | None,
     ) -> jax.Array:
-        f_scale = settings[0]
-        n_rows, *starts = settings[1:].astype(jnp.int64)
         block_rows = min(y.shape[0] - SLACK, BLOCK_ROWS)
 
-        def add_block(index: jax.Array, total: jax.Array) -> jax.Array:
+        def add_block(index: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            total, params, f_scale, counters = state
+            n_rows, *starts = counters
             first = index * block_rows
+            place = jnp.minimum(first, jnp.maximum(n_rows - block_rows, 0))
 
             def block(array: jax.Array | None, start: jax.Array) -> Any:
                 if array is None:
                     return None
-                return lax.dynamic_slice_in_dim(array, start + first, block_rows, axis=-1)
+                return lax.dynamic_slice_in_dim(array, start + place, block_rows, axis=-1)
 
             columns = [block(*pair) for pair in zip((x, y, sigma, weight), starts, strict=True)]
-            rows = Chunk(columns[0], columns[1], columns[2], columns[3], block_rows)
-            counts = first + jnp.arange(block_rows) < n_rows
+            rows = Chunk(columns[0], columns[1], columns[2], columns[3], block_rows, block_rows)
+            numbers = place + jnp.arange(block_rows)
+            counts = (numbers >= first) & (numbers < n_rows)
             if rows.weight is not None:
                 counts &= rows.weight > 0
             jacobian = curve.evaluate(model, rows.x, list(params), n_rows > 0, any_angle=any_angle)
             terms = _row_terms(jacobian, loss, f_scale, rows)
-            return total + reduce_block(terms, counts)
+            return total + reduce_block(terms, counts), params, f_scale, counters
 
-        n_blocks = (n_rows + block_rows - 1) // block_rows
+        # All that the loop reads goes through it: XLA takes the elements of what is closed over
+        # out of it, one operation each, and runs more than 8 of them on other threads.
+        counters = settings[1:].astype(jnp.int64)
+        n_blocks = (counters[0] + block_rows - 1) // block_rows
         n_sums = 3 + n_params + n_params * (n_params + 1) // 2
-        lanes = lax.fori_loop(0, n_blocks, add_block, jnp.zeros((n_sums, _LANES)))
+        state = jnp.zeros((n_sums, _LANES)), params, settings[0], counters
+        lanes, *_ = lax.fori_loop(0, n_blocks, add_block, state)
         return jnp.asarray(lanes.sum(axis=1))
 
     return kernel

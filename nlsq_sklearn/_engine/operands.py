@@ -2,7 +2,7 @@
 
 JAX copies an array that does not start at a multiple of 64 bytes, and what NumPy allocates hardly
 ever does. So a program is handed a little more memory than a column, from a multiple of 64 bytes
-on, and is told where in it the column starts.
+on, and is told where in it the column starts. It reads nothing but the column.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,11 @@ ALIGNMENT = 64
 
 SLACK = ALIGNMENT // 8
 """Numbers of float64 that the memory of a column holds besides it."""
+
+
+# Systems give memory in pages of this size or a multiple of it: bytes in the same page as those of
+# an array can be read, whosever they are.
+_PAGE = 4096
 
 
 class Operand(NamedTuple):
@@ -42,35 +47,66 @@ def _aligned(allocate: Callable[[int], np.ndarray], shape: tuple[int, ...]) -> n
     return raw[first : first + n_values].reshape(*outer, rows + SLACK)[..., :rows]
 
 
-def operand(column: np.ndarray) -> Operand:
-    """Return memory that holds a column or several, of float64, shape (rows,) or (n, rows)."""
-    found = find_operand(column)
+def operand(column: np.ndarray, rows: int | None = None) -> Operand:
+    """Return memory that holds a column or several, of float64, shape (rows,) or (n, rows).
+
+    Parameters
+    ----------
+    rows : int or None
+        Those that the program takes, where it takes more than the column has.
+    """
+    found = find_operand(column, rows)
     if found is not None:
         return found
-    copy = aligned_empty(*column.shape)
-    copy[...] = column
+    copy = aligned_empty(*column.shape[:-1], rows or column.shape[-1])
+    copy[..., : column.shape[-1]] = column
     return operand(copy)
 
 
-def find_operand(column: np.ndarray) -> Operand | None:
+def find_operand(column: np.ndarray, rows: int | None = None) -> Operand | None:
     """Return the memory in which a column lies already, None where it can't be taken there."""
+    if column.dtype != np.float64 or not column.size:
+        return None
+    if column.ndim == 1:
+        return _around(column, column.size if rows is None else rows)
     base = column.base
     if not isinstance(base, np.ndarray) or base.dtype != np.float64:
         return None
-    return _within(column, base) if column.ndim == 1 else _whole(column, base)
+    return _whole(column, base) if rows in (None, column.shape[-1]) else None
 
 
-def _within(column: np.ndarray, base: np.ndarray) -> Operand | None:
-    """Return memory around a column in the array that it is a part of, None if that ends there."""
-    if not base.flags.c_contiguous or not column.flags.c_contiguous:
+def _around(column: np.ndarray, rows: int) -> Operand | None:
+    """Return memory of ``rows + SLACK`` numbers around a column, None if there are not so many."""
+    if not column.flags.c_contiguous:
         return None
-    address = _address(column)
-    first = (address - _address(base)) // 8
-    start = address % ALIGNMENT // 8
-    stop = first - start + column.size + SLACK
-    if address % 8 or first < start or stop > base.size:
+    address = least = _address(column)
+    end = address + column.nbytes
+    base = column.base
+    if isinstance(base, np.ndarray) and base.flags.c_contiguous:
+        least = _address(base)
+        end = least + base.nbytes
+    first = address - address % ALIGNMENT
+    too_far = first + 8 * (rows + SLACK) - -(-end // _PAGE) * _PAGE
+    if too_far > 0:
+        first -= -(-too_far // ALIGNMENT) * ALIGNMENT
+    start = (address - first) // 8
+    is_within = first >= least - least % ALIGNMENT and start + column.size <= rows + SLACK
+    if address % 8 or not is_within:
         return None
-    return Operand(base.reshape(-1)[first - start : stop], start)
+    return Operand(np.asarray(_Memory(column, first, rows + SLACK)), start)
+
+
+class _Memory:
+    """Numbers of float64 from an address on, where a column lies that is kept alive."""
+
+    def __init__(self, column: np.ndarray, address: int, size: int) -> None:
+        self._column = column
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": column.dtype.str,
+            "shape": (size,),
+            "data": (address, not column.flags.writeable),
+        }
 
 
 def _whole(column: np.ndarray, base: np.ndarray) -> Operand | None:

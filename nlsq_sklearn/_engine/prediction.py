@@ -20,8 +20,9 @@ def predict(model: TracedModel, chunk: Chunk, params: np.ndarray) -> np.ndarray:
 
         return values
 
-    key = ProgramKey(model.fingerprint, model.n_params, "predict", chunk.x.shape)
-    return run_program(key, build, (params, chunk.x))[: chunk.n_rows]
+    x = _padded_x(chunk)
+    key = ProgramKey(model.fingerprint, model.n_params, "predict", x.shape)
+    return run_program(key, build, (params, x))[: chunk.n_rows]
 
 
 def predict_std(
@@ -63,5 +64,15 @@ def predict_std(
 
         return standard_errors
 
-    key = ProgramKey(model.fingerprint, model.n_params, "standard error", chunk.x.shape)
-    return run_program(key, build, (params, chunk.x, factor, is_undetermined))[: chunk.n_rows]
+    x = _padded_x(chunk)
+    key = ProgramKey(model.fingerprint, model.n_params, "standard error", x.shape)
+    return run_program(key, build, (params, x, factor, is_undetermined))[: chunk.n_rows]
+
+
+def _padded_x(chunk: Chunk) -> np.ndarray:
+    """Return the predictors of a chunk, filled up with its last row to what programs share."""
+    x = np.asarray(chunk.x)
+    missing = chunk.capacity - x.shape[-1]
+    if not missing:
+        return x
+    return np.concatenate([x, np.repeat(x[..., -1:], missing, axis=-1)], axis=-1)

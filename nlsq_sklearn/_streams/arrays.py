@@ -22,7 +22,7 @@ DEFAULT_CHUNK_ROWS = 262_144
 
 # A sample reads short runs of rows at so many places: larger ones get longer runs, not more places,
 # so that of a memory map only few pages are read.
-_SAMPLE_PLACES = 8192
+SAMPLE_PLACES = 8192
 _GOLDEN = (5**0.5 - 1) / 2
 
 Result = TypeVar("Result")
@@ -193,14 +193,19 @@ class ArrayStream:
             lambda index: function(self.chunk(index)), range(first, stop), n_threads()
         )
 
-    def sample(self, n_rows: int) -> "ArrayStream":
+    def sample(self, n_rows: int, n_places: int = SAMPLE_PLACES) -> "ArrayStream":
         """Return about ``n_rows`` rows spread evenly over all, by a rule without randomness.
 
         The rows come in runs, one in each of equal strata, shifted within its stratum by
         multiples of the golden ratio: a constant stride would meet a periodic ``x``, such as the
         columns of an image, always in the same phase.
+
+        Parameters
+        ----------
+        n_places : int
+            Most runs: a larger sample has longer ones.
         """
-        return self.take(*_sample_runs(self.n_rows, min(n_rows, self.n_rows)))
+        return self.take(*_sample_runs(self.n_rows, min(n_rows, self.n_rows), n_places))
 
     def take(self, firsts: np.ndarray, run_rows: int = 1) -> "ArrayStream":
         """Return runs of rows, copied into memory, as a stream with the same size of chunks.
@@ -297,9 +302,11 @@ def sample_rows(n_rows: int, n_sample: int) -> np.ndarray:
     return np.ravel(firsts[:, np.newaxis] + np.arange(run_rows))
 
 
-def _sample_runs(n_rows: int, n_sample: int) -> tuple[np.ndarray, int]:
+def _sample_runs(
+    n_rows: int, n_sample: int, n_places: int = SAMPLE_PLACES
+) -> tuple[np.ndarray, int]:
     """Return the first row of each run of a sample, and the rows of a run."""
-    n_runs = min(n_sample, _SAMPLE_PLACES)
+    n_runs = min(n_sample, n_places)
     run_rows = n_sample // n_runs
     runs = np.arange(n_runs + 1)
     bounds = runs * n_rows // n_runs

@@ -5,6 +5,7 @@ equations, so that nothing larger than those travels; they are summed in the ord
 whoever computed them, and that makes the sum the same on every scheduler.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from dask.base import tokenize
 from .._engine.equations import Equations
 from .._engine.kernel import Objective
 from ..exceptions import InvalidRowError
-from .arrays import ArrayStream, no_real_numbers, sample_rows
+from .arrays import SAMPLE_PLACES, ArrayStream, no_real_numbers, sample_rows
 from .dask_graph import ChunkGraph
 from .dask_results import ChunkResults
 from .dask_tasks import Layout, sum_rows
@@ -111,8 +112,10 @@ class DaskStream:
         chosen = filled[sample_rows(filled.size, min(filled.size, n_chosen))]
         share = min(1.0, wanted / sum(self._sizes[i] for i in chosen))
 
+        n_places = max(1, SAMPLE_PLACES // chosen.size)
+
         def rows_of(rows: ArrayStream) -> Rows:
-            return rows.sample(max(1, int(share * rows.n_rows))).rows()
+            return rows.sample(max(1, int(share * rows.n_rows)), n_places).rows()
 
         try:
             parts = list(self._map(rows_of, chosen.tolist(), f"sample-{self.token()}", None))
@@ -199,7 +202,11 @@ class DaskStream:
 
     def _make_graph(self) -> ChunkGraph:
         layout = Layout(
-            self._x_name, self.n_features, self._sigma is not None, self._weight is not None
+            self._x_name,
+            self.n_features,
+            self._sigma is not None,
+            self._weight is not None,
+            Counter(self._sizes).most_common(1)[0][0],
         )
         arrays = [a for a in (self._x, self._y, self._sigma, self._weight) if a is not None]
         return ChunkGraph(arrays, layout, self._firsts, self._sizes)

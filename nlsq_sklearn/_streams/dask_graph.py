@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from dask.base import optimize
 from dask.core import get_dependencies
-from dask.system import CPU_COUNT
 from dask.task_spec import Alias, DataNode, GraphNode, Task, TaskRef
 from dask.typing import Key
 from dask.utils import ensure_dict
@@ -21,11 +21,9 @@ _TASK_ROWS = 1_048_576
 _TASK_CHUNKS = 64
 # But reading a chunk may take far longer than reducing it, and then many workers shall share.
 _LEAST_TASKS = 128
-# Chunks in memory, a cluster's or that of this process, need no reading: more rows share a task, if
-# each thread has some.
+# Chunks that a cluster holds need no reading: more rows share a task, if each thread has some.
 _HELD_TASK_ROWS = 4_194_304
 _LEAST_TASKS_OF_A_THREAD = 4
-_LEAST_HELD_TASKS = max(32, _LEAST_TASKS_OF_A_THREAD * CPU_COUNT)
 # A chunk that is put together from more pieces than these is left to the workers side by side.
 _MOST_STEPS = 64
 _SHARED = -1
@@ -52,39 +50,45 @@ class ChunkGraph:
         self, arrays: Sequence[Any], layout: Layout, firsts: np.ndarray, sizes: Sequence[int]
     ) -> None:
         self.arrays = list(arrays)
-        optimized = optimize(*arrays)
         self._graph: dict[Key, Any] = {}
-        for array in optimized:
-            self._graph.update(ensure_dict(array.__dask_graph__()))
+        held = [_arrays_held(array) for array in arrays]
+        # Of what is computed already there is nothing to optimize.
+        optimized = arrays if all(held) else optimize(*arrays)
+        for array, nodes in zip(optimized, held, strict=True):
+            self._graph.update(nodes if all(held) else ensure_dict(array.__dask_graph__()))
         columns = [np.ndim(array) == 2 for array in optimized]
         self._keys = [
             tuple(key[0] if is_table else key for key, is_table in zip(keys, columns, strict=True))
             for keys in zip(*(array.__dask_keys__() for array in optimized), strict=True)
         ]
-        self._layout = layout
+        self.layout = layout
         self._firsts = firsts
         self._sizes = sizes
         self._held: dict[int, list[Key]] = {}
         self._owners = self._find_owners()
-        # Nodes that are data are in the memory of this process.
-        self._is_in_memory = all(
-            isinstance(self._graph[key], (DataNode, Alias)) for key in self._owners
-        )
 
     @property
     def is_held_by_cluster(self) -> bool:
         """Whether a cluster has computed chunks, or what they are made of, already."""
         return bool(self._held)
 
-    def groups(self, indices: Sequence[int], *, shares_memory: bool) -> list[list[int]]:
-        """Return the chunks, in order, that each task shall reduce.
+    @cached_property
+    def is_in_memory(self) -> bool:
+        """Whether all chunks are arrays in the memory of this process already."""
+        nodes = map(self._graph.__getitem__, self._owners)
+        return not self._held and all(isinstance(node, (DataNode, Alias)) for node in nodes)
 
-        Parameters
-        ----------
-        shares_memory : bool
-            Whether tasks see the memory of this process; else data travel with them.
-        """
-        n_chunks = self._chunks_of_a_task(is_near=shares_memory and self._is_in_memory)
+    def arrays_in_memory(self, index: int) -> list[Any]:
+        """Return the arrays of a chunk, in the order of the layout, of those in memory."""
+        return [self._value(key) for key in self._keys[index]]
+
+    def _value(self, key: Key) -> Any:
+        node = self._graph[key]
+        return self._value(node.target) if isinstance(node, Alias) else node.value
+
+    def groups(self, indices: Sequence[int]) -> list[list[int]]:
+        """Return the chunks, in order, that each task shall reduce."""
+        n_chunks = self._chunks_of_a_task()
         grouped = itertools.groupby(indices, lambda index: index // n_chunks)
         return [list(group) for _, group in grouped]
 
@@ -128,7 +132,7 @@ class ChunkGraph:
             needs = tuple(dict.fromkeys(key for load in loads for key in load.needs))
             key: Key = (name, *group)
             refs = map(TaskRef, needs)
-            graph[key] = Task(key, reduce_chunks, function, self._layout, loads, needs, *refs)
+            graph[key] = Task(key, reduce_chunks, function, self.layout, loads, needs, *refs)
         keys = list(graph)
         wanted = [key for task in graph.values() for key in task.dependencies]
         while wanted:
@@ -162,17 +166,14 @@ class ChunkGraph:
                 wanted.extend(self._dependencies(key))
         return owners
 
-    def _chunks_of_a_task(self, *, is_near: bool) -> int:
+    def _chunks_of_a_task(self) -> int:
         # Data that a cluster holds would travel to the worker that holds another chunk, unless
         # they are grouped by place.
         if self.is_held_by_cluster:
             return 1
-        rows, n_least = _TASK_ROWS, _LEAST_TASKS
-        if is_near:
-            rows, n_least = _HELD_TASK_ROWS, _LEAST_HELD_TASKS
         n_filled = int(np.count_nonzero(self._sizes))
-        most = rows * n_filled // sum(self._sizes)
-        return max(1, min(_TASK_CHUNKS, n_filled // n_least, most))
+        most = _TASK_ROWS * n_filled // sum(self._sizes)
+        return max(1, min(_TASK_CHUNKS, n_filled // _LEAST_TASKS, most))
 
     def _load(self, index: int) -> Load:
         """Return how a chunk is computed."""
@@ -212,3 +213,14 @@ class ChunkGraph:
     def _is_within(self, key: Key, index: int) -> bool:
         """Return whether a key is computed in the task of a chunk."""
         return self._owners.get(key) == index and isinstance(self._graph[key], GraphNode)
+
+
+def _arrays_held(array: Any) -> dict[Key, DataNode]:
+    """Return the chunks of an array that was computed in this process; none if it was not."""
+    graph = ensure_dict(array.__dask_graph__())
+    if not all(isinstance(value, (np.ndarray, DataNode)) for value in graph.values()):
+        return {}
+    return {
+        key: value if isinstance(value, DataNode) else DataNode(key, value)
+        for key, value in graph.items()
+    }

@@ -1,19 +1,25 @@
 """Results of the chunks of Dask arrays, and which chunk it was where one can't be computed."""
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-from dask import local, threaded
+from dask import config, local, threaded
 from dask.base import get_scheduler
+from dask.callbacks import Callback
+from dask.system import CPU_COUNT
 
 from ..exceptions import ChunkError, InvalidRowError, SchedulerLostError
 from .arrays import ArrayStream
 from .dask_graph import ChunkGraph
+from .dask_tasks import open_chunk
+from .rows import Buffers
+from .threads import map_chunks
 
 # Tasks asked of the scheduler at once: many more than workers, so that few of them wait for the
 # last, and few enough that a checkpoint is not far. Where they are done in no time, asking takes
@@ -84,11 +90,30 @@ class ChunkResults:
         is_asked_ahead = self._client is not None and not _is_within_a_task()
         if is_asked_ahead and self._graph.is_held_by_cluster:
             groups = self._groups_by_place(indices)
+        elif self._graph.is_in_memory and (n_threads := _threads_of(self._schedule)):
+            yield from self._by_threads(indices, n_threads)
+            return
         else:
-            shares_memory = self._schedule in (threaded.get, local.get_sync)
-            groups = self._graph.groups(indices, shares_memory=shares_memory)
+            groups = self._graph.groups(indices)
         computed = self._ahead(groups) if is_asked_ahead else self._request_by_request(groups, None)
         yield from _in_order(indices, groups, computed)
+
+    def _by_threads(self, indices: Sequence[int], n_threads: int) -> Iterator[Any]:
+        """Have arrays in memory reduced as they lie: nothing is left for a scheduler to do."""
+        buffers = threading.local()
+
+        def reduce(position: int) -> Any:
+            index = indices[position]
+            if not hasattr(buffers, "own"):
+                buffers.own = Buffers()
+            place = int(self._firsts[index]), self._sizes[index]
+            try:
+                arrays = self._graph.arrays_in_memory(index)
+                return self._function(open_chunk(arrays, self._graph.layout, *place, buffers.own))
+            except Exception as error:
+                self._raise_failure(index, error)
+
+        yield from map_chunks(reduce, range(len(indices)), n_threads)
 
     def _groups_by_place(self, indices: Sequence[int]) -> list[list[int]]:
         try:
@@ -170,7 +195,10 @@ class ChunkResults:
                 f"A task of {self._describe(indices)} raised {_words(error)}. Asked for again "
                 "they could be computed: run the fit again."
             ) from error
-        index, cause = failure
+        self._raise_failure(*failure)
+
+    def _raise_failure(self, index: int, cause: Exception) -> NoReturn:
+        """Say of a chunk why it can't be computed."""
         if isinstance(cause, InvalidRowError):
             raise cause  # it names the row
         first, last = self._firsts[index], self._firsts[index] + self._sizes[index] - 1
@@ -226,6 +254,18 @@ def _in_order(
         waiting.update(zip(group, results, strict=True))
         while missing and missing[0] in waiting:
             yield waiting.pop(missing.popleft())
+
+
+def _threads_of(schedule: Any) -> int | None:
+    """Return the threads of a scheduler of this process that does what Dask's own would do.
+
+    None where it is another one, or where the user's own pool, or callbacks, would miss the tasks.
+    """
+    if Callback.active or config.get("pool", None) is not None:
+        return None
+    if schedule is local.get_sync:
+        return 1
+    return int(config.get("num_workers", None) or CPU_COUNT) if schedule is threaded.get else None
 
 
 def _client_of(schedule: Any) -> Any:

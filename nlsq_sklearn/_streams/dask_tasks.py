@@ -1,6 +1,6 @@
 """What a Dask task does: it loads some chunks, one after the other, and reduces each of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,18 +8,22 @@ from dask.typing import Key
 
 from .._engine import kernel
 from .._engine.equations import Equations
-from .._engine.kernel import Objective
-from .arrays import ArrayStream
+from .._engine.kernel import BLOCK_ROWS, Objective
+from .arrays import DEFAULT_CHUNK_ROWS, ArrayStream
 from .rows import Buffers
 
 
 class Layout(NamedTuple):
-    """What the arrays of each chunk are: the predictors, y, and the others that there are."""
+    """What the arrays of each chunk are: the predictors, y, and the others that there are.
+
+    ``usual_rows`` are those of most chunks; the programs take as many, and so a chunk in place.
+    """
 
     x_name: str
     n_features: int
     has_sigma: bool
     has_weight: bool
+    usual_rows: int
 
     @property
     def names(self) -> list[str]:
@@ -74,29 +78,45 @@ def reduce_chunks(
     """Return the function of the rows of each chunk; only one chunk is in memory at a time."""
     others = dict(zip(needs, results, strict=True))
     buffers = Buffers()
-    return tuple(function(_open(load, layout, others, buffers)) for load in loads)
+    return tuple(
+        function(open_chunk(load.arrays(others), layout, load.first_row, load.n_rows, buffers))
+        for load in loads
+    )
 
 
-def _open(load: Load, layout: Layout, others: Mapping[Key, Any], buffers: Buffers) -> ArrayStream:
+def open_chunk(
+    arrays: Sequence[Any], layout: Layout, first_row: int, n_rows: int, buffers: Buffers
+) -> ArrayStream:
     """Return the rows of a chunk.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray
+        Those of the layout, in its order.
+    first_row, n_rows : int
+        The rows that the chunk has by the declaration of its arrays.
+    buffers : Buffers
+        Where it may be copied to.
 
     Raises
     ------
     ValueError
         If its arrays don't have the shapes that they were declared with.
     """
-    arrays = load.arrays(others)
     for name, array in zip(layout.names, arrays, strict=True):
-        _check_shape(name, array, load.n_rows, layout.n_features)
+        _check_shape(name, array, n_rows, layout.n_features)
+    # Fewer are padded, and more worked through in parts, to sizes that programs share.
+    is_usual = n_rows <= layout.usual_rows and BLOCK_ROWS <= layout.usual_rows < DEFAULT_CHUNK_ROWS
     x, y, *rest = arrays
     return ArrayStream(
         x if np.ndim(x) == 2 else x[:, np.newaxis],
         y,
         rest[0] if layout.has_sigma else None,
         rest[-1] if layout.has_weight else None,
+        buffer_rows=layout.usual_rows if is_usual else None,
         is_table=True,
         x_name=layout.x_name,
-        first_row=load.first_row,
+        first_row=first_row,
         buffers=buffers,
     )
 

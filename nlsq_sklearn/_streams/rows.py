@@ -124,10 +124,10 @@ class Rows(NamedTuple):
     def padded(
         self, n_rows: int, spread: Spread | None = None, buffers: "Buffers | None" = None
     ) -> Chunk:
-        """Return a chunk of ``n_rows``, the last block filled up with copies of the last row.
+        """Return a chunk for programs that take ``n_rows``, in place where memory allows it.
 
-        Blocks behind it are not looked at, and left as they are: most of a small sample, which
-        has the buffers of its stream.
+        Else it is copied, and its last block filled up with copies of the last row. Blocks behind
+        that are left as they are: most of a small sample, which has the buffers of its stream.
         """
         filled = min(n_rows, -(-self.y.size // BLOCK_ROWS) * BLOCK_ROWS)
         places = Buffers() if buffers is None else buffers
@@ -139,9 +139,9 @@ class Rows(NamedTuple):
             place[values.size : filled] = values[-1]
 
         def pad(values: np.ndarray) -> tuple[np.ndarray, Operand | None]:
-            if values.size == n_rows:
-                found = find_operand(values)
-                if buffers is None or found is not None:
+            if values.size >= min(n_rows, BLOCK_ROWS):
+                found = find_operand(values, n_rows)
+                if found is not None:
                     return values, found
             place, found = places.take(n_rows)
             fill(place, values)
@@ -157,7 +157,7 @@ class Rows(NamedTuple):
         sigma, found_sigma = (None, None) if self.sigma is None else pad(self.sigma)
         weight, found_weight = (None, None) if self.weight is None else pad(self.weight)
         found = (found_x, found_y, found_sigma, found_weight)
-        return Chunk(x, y, sigma, weight, self.y.size, found, spread)
+        return Chunk(x, y, sigma, weight, self.y.size, n_rows, found, spread)
 
 
 class Buffers:

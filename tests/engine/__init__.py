@@ -30,7 +30,7 @@ def padded_chunk(x, y, *, sigma=None, weight=None, rows=None, fill=None):
         padded[..., len(y) :] = values[..., -1:] if fill is None else fill
         return padded
 
-    return Chunk(pad(x), pad(y), pad(sigma), pad(weight), len(y))
+    return Chunk(pad(x), pad(y), pad(sigma), pad(weight), len(y), rows)
 
 
 def equations_of(residual, jacobian, model_values=None):
