@@ -115,18 +115,11 @@ def test_few_chunks_have_a_task_each(data):
 @pytest.mark.parametrize("scheduler", ["threads", "sync"])
 def test_chunks_in_memory_need_no_scheduler(data, scheduler, monkeypatch):
     expected = bits(all_equations(open_stream(*computed(data))))
-    for arrays in (lazy(data), dask.persist(*computed(data)), data_in_two_parts(data)):
+    for arrays in (lazy(data), dask.persist(*computed(data))):
         stream = open_stream(*arrays)
         with monkeypatch.context() as patch, dask.config.set(scheduler=scheduler):
             patch.setattr(ChunkGraph, "tasks", None)  # nothing may ask for one
             assert bits(all_equations(stream)) == expected
-
-
-def data_in_two_parts(data):
-    """Return arrays with chunks that are others' under another name."""
-    x, y = lazy(data)
-    half = N_CHUNKS // 2
-    return da.concatenate([x.blocks[:half], x.blocks[half:]]), y
 
 
 @pytest.mark.parametrize(("n_workers", "expected"), [(1, 1), (2, 2), (5, 3)])

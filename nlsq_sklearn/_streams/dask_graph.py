@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from dask.base import optimize
 from dask.core import get_dependencies
-from dask.task_spec import Alias, DataNode, GraphNode, Task, TaskRef
+from dask.task_spec import DataNode, GraphNode, Task, TaskRef
 from dask.typing import Key
 from dask.utils import ensure_dict
 
@@ -76,15 +76,11 @@ class ChunkGraph:
     def is_in_memory(self) -> bool:
         """Whether all chunks are arrays in the memory of this process already."""
         nodes = map(self._graph.__getitem__, self._owners)
-        return not self._held and all(isinstance(node, (DataNode, Alias)) for node in nodes)
+        return not self._held and all(isinstance(node, DataNode) for node in nodes)
 
     def arrays_in_memory(self, index: int) -> list[Any]:
         """Return the arrays of a chunk, in the order of the layout, of those in memory."""
-        return [self._value(key) for key in self._keys[index]]
-
-    def _value(self, key: Key) -> Any:
-        node = self._graph[key]
-        return self._value(node.target) if isinstance(node, Alias) else node.value
+        return [self._graph[key].value for key in self._keys[index]]
 
     def groups(self, indices: Sequence[int]) -> list[list[int]]:
         """Return the chunks, in order, that each task shall reduce."""
