@@ -8,13 +8,15 @@ import time
 import tracemalloc
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlsq_sklearn._engine.kernel import BLOCK_ROWS, padded_rows
+from nlsq_sklearn._engine.kernel import BLOCK_ROWS, Objective, padded_rows
+from nlsq_sklearn._engine.model import trace_model
 from nlsq_sklearn._streams import ArrayStream, content
 from nlsq_sklearn._streams.threads import _MOST_WAITING, map_chunks
 
@@ -62,6 +64,27 @@ def test_a_small_sample_fills_no_more_than_a_block_of_its_buffers():
     assert padded.size == 16 * BLOCK_ROWS
     assert (padded[: 2 * BLOCK_ROWS] == 1).all()
     assert (padded[2 * BLOCK_ROWS :] == 0).all()
+
+
+@pytest.mark.parametrize("n_rows", [BLOCK_ROWS, BLOCK_ROWS + 1, 10_000, 4 * BLOCK_ROWS - 1])
+@pytest.mark.parametrize("first", [0, 3, 8, 4095])
+def test_nothing_beside_a_chunk_that_is_taken_in_place_is_read(n_rows, first):
+    model = trace_model(lambda x, a, b: a * jnp.exp(-b * x), ("a", "b"), 1)
+    objective = Objective(model, "linear", 1.0)
+    rng = np.random.default_rng(1)
+    columns = rng.uniform(0, 1, (2, n_rows))
+    around = np.full((2, first + n_rows + 5000), np.nan)
+    around[:, first : first + n_rows] = columns
+    within = [row[first : first + n_rows] for row in around]
+    point = np.array([[1.0, 0.5]])
+    found, expected = (
+        [e for [e] in ArrayStream(x, y, chunk_size=16_384).equations(objective, point, 0)]
+        for x, y in (within, columns)
+    )
+    assert len(found) == len(expected) == 1
+    assert found[0].is_finite
+    for value, other in zip(found[0], expected[0], strict=True):
+        np.testing.assert_array_equal(value, other)
 
 
 _MATRIX = np.random.default_rng(0).normal(size=(3, _N))

@@ -29,6 +29,8 @@ from .spread import Spread
 BLOCK_ROWS = 4096
 """Rows in a block: (n_params + 1) x 32 KB of columns, which a core's second-level cache holds."""
 
+Arrays = tuple[jax.Array, ...]
+
 _LANES = 4  # float64 numbers side by side in a vector register; rows are a multiple of it
 # Sums of products of a few columns are fastest in one sweep over the rows; the program's size
 # grows with the square of the number of parameters, and from here on a matrix product wins.
@@ -151,6 +153,10 @@ def padded_rows(n_rows: int) -> int:
     return max(64, 1 << (n_rows - 1).bit_length())
 
 
+def _rows_of_block(capacity: int) -> int:
+    return min(capacity, BLOCK_ROWS)
+
+
 def evaluate(objective: Objective, chunk: Chunk, params: np.ndarray) -> Equations:
     """Return the normal equations of a chunk.
 
@@ -208,10 +214,13 @@ def _run_compiled(
     )
     operands = chunk.as_operands()
     starts = [0 if part is None else part.start for part in operands]
+    block_rows = _rows_of_block(chunk.capacity)
+    n_blocks = -(-chunk.n_rows // block_rows)
+    last_place = max(chunk.n_rows - block_rows, 0)
     arguments = (
         np.asarray(params, dtype=np.float64),
         # In one array: each argument takes its time on the way.
-        np.array([objective.f_scale, chunk.n_rows, *starts], dtype=np.float64),
+        np.array([objective.f_scale, n_blocks, chunk.n_rows, last_place, *starts]),
         *(None if part is None else part.memory for part in operands),
     )
 
@@ -249,6 +258,7 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
     The last sum counts the rows that another program must evaluate.
     """
     n_params = model.n_params
+    n_sums = 3 + n_params + n_params * (n_params + 1) // 2
     reduce_block = (
         _reduce_in_one_sweep if n_params <= _MOST_PARAMS_IN_ONE_SWEEP else _reduce_by_product
     )
@@ -261,13 +271,13 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
         sigma: jax.Array | None,
         weight: jax.Array | None,
     ) -> jax.Array:
-        block_rows = min(y.shape[0] - SLACK, BLOCK_ROWS)
+        block_rows = _rows_of_block(y.shape[0] - SLACK)
 
-        def add_block(index: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        def add_block(index: jax.Array, state: Arrays) -> Arrays:
             total, params, f_scale, counters = state
-            n_rows, *starts = counters
+            _, n_rows, last_place, *starts = counters
             first = index * block_rows
-            place = jnp.minimum(first, jnp.maximum(n_rows - block_rows, 0))
+            place = jnp.minimum(first, last_place)
 
             def block(array: jax.Array | None, start: jax.Array) -> Any:
                 if array is None:
@@ -284,16 +294,34 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
             terms = _row_terms(jacobian, loss, f_scale, rows)
             return total + reduce_block(terms, counts), params, f_scale, counters
 
-        # All that the loop reads goes through it: XLA takes the elements of what is closed over
-        # out of it, one operation each, and runs more than 8 of them on other threads.
+        # All goes through the loop, or XLA takes each number that it reads out of it on its own.
         counters = settings[1:].astype(jnp.int64)
-        n_blocks = (counters[0] + block_rows - 1) // block_rows
-        n_sums = 3 + n_params + n_params * (n_params + 1) // 2
         state = jnp.zeros((n_sums, _LANES)), params, settings[0], counters
-        lanes, *_ = lax.fori_loop(0, n_blocks, add_block, state)
+        lanes, *_ = lax.fori_loop(0, counters[0], add_block, state)
         return jnp.asarray(lanes.sum(axis=1))
 
-    return kernel
+    return _in_one_piece(kernel, n_sums)
+
+
+def _in_one_piece(kernel: Callable[..., jax.Array], n_sums: int) -> Callable[..., jax.Array]:
+    """Return the kernel in a loop of a single round, which XLA compiles to one function.
+
+    Outside of loops XLA calls a function for each operation, and more than eight of them by other
+    threads; to wake one takes longer than a thousand rows.
+    """
+
+    def loop(params: jax.Array, settings: jax.Array, *columns: jax.Array | None) -> jax.Array:
+        def once(state: Arrays) -> Arrays:
+            is_left, params, settings, _ = state
+            # What a loop leaves as it is, and what follows from that, XLA takes out of it.
+            moved = (jnp.where(is_left, values, 0.0) for values in (params, settings))
+            return jnp.zeros_like(is_left), *moved, kernel(params, settings, *columns)
+
+        # Nor must it know the number of rounds.
+        state: Arrays = (settings[1] > 0, params, settings, jnp.zeros(n_sums))
+        return lax.while_loop(lambda state: state[0], once, state)[3]
+
+    return loop
 
 
 class _RowTerms(NamedTuple):

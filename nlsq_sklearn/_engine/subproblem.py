@@ -38,6 +38,11 @@ class Bounds(NamedTuple):
     lower: np.ndarray
     upper: np.ndarray
 
+    @property
+    def are_open(self) -> bool:
+        """Whether they bound nothing."""
+        return bool((self.lower == -np.inf).all() and (self.upper == np.inf).all())
+
     def contain(self, params: np.ndarray) -> bool:
         """Return whether ``params`` of shape (n_params,) lies within."""
         return bool(((self.lower <= params) & (params <= self.upper)).all())
@@ -124,9 +129,14 @@ class Subproblem:
         self._root_metric = np.minimum(scale / self._unit, 1e120)
         self._metric = self._root_metric**2
         self._params = params
-        self._bounds = bounds
-        self._lower = (bounds.lower - params) * self._unit
-        self._upper = (bounds.upper - params) * self._unit
+        self._bounds = None if bounds.are_open else bounds
+
+    @cached_property
+    def _box(self) -> Bounds:
+        """The bounds of the step, in scaled units."""
+        assert self._bounds is not None
+        lower, upper = self._bounds
+        return Bounds((lower - self._params) * self._unit, (upper - self._params) * self._unit)
 
     def _damped_matrix(self, damping: float) -> np.ndarray:
         """Return the scaled Gram matrix plus damping, made positive definite to rounding."""
@@ -150,10 +160,9 @@ class Subproblem:
             q = self._least_solution()
         else:
             q = -np.linalg.solve(self._damped_matrix(damping), self._gradient)
-        if Bounds(self._lower, self._upper).contain(q):
+        if self._bounds is None or self._box.contain(q):
             return q, np.ones(q.size, dtype=bool)
-        matrix = self._damped_matrix(damping)
-        return _solve_in_box(matrix, self._gradient, self._lower, self._upper)
+        return _solve_in_box(self._damped_matrix(damping), self._gradient, *self._box)
 
     def _least_solution(self) -> np.ndarray:
         """Return the minimiser; of several the shortest, up to rounding.
@@ -166,21 +175,25 @@ class Subproblem:
         eigenvalues, vectors = np.linalg.eigh(self._gram)
         slopes = vectors.T @ self._gradient
         is_flat = eigenvalues <= rank_tolerance(n_params)
+        if not is_flat.any():
+            return np.asarray(-vectors @ (slopes / eigenvalues))
         is_level = np.abs(slopes) <= 8 * n_params * _EPS * self._residual_norm
         least = 4 * n_params * _EPS
         lengths = np.where(is_flat & is_level, 0.0, slopes / np.maximum(eigenvalues, least))
         return np.asarray(-vectors @ lengths)
 
     def _length(self, q: np.ndarray) -> float:
-        return float(np.linalg.norm(self._root_metric * q))
+        scaled = self._root_metric * q
+        return math.sqrt(scaled.dot(scaled))
 
     def _step(self, q: np.ndarray, damping: float) -> Step:
         trial = self._params + q / self._unit
-        # A variable at its bound is put there exactly, whatever the scaling has rounded.
-        lower, upper = self._bounds
-        trial = np.where(q <= self._lower, lower, trial)
-        trial = np.where(q >= self._upper, upper, trial)
-        trial = np.minimum(np.maximum(trial, lower), upper)
+        if self._bounds is not None:
+            # A variable at its bound is put there exactly, whatever the scaling has rounded.
+            lower, upper = self._bounds
+            trial = np.where(q <= self._box.lower, lower, trial)
+            trial = np.where(q >= self._box.upper, upper, trial)
+            trial = np.minimum(np.maximum(trial, lower), upper)
         with np.errstate(over="ignore", invalid="ignore"):
             reduction = -float(self._gradient @ q + 0.5 * q @ (self._gram @ q))
         # A comparison that lets nan pass: its caller looks for it.

@@ -126,9 +126,10 @@ def propose(
     step = subproblem.step_within(state.radius)
     # A reduction of a thousandth of the last bit of the cost can't be seen in it.
     is_lost = step.damping > 0 and step.predicted_reduction <= 1e-3 * _EPS * state.accepted.cost
-    if state.accepted.cost == 0 and np.array_equal(step.trial, state.params):
+    goes_nowhere = bool((step.trial == state.params).all())
+    if state.accepted.cost == 0 and goes_nowhere:
         return state._replace(status=Status.OUT_OF_RANGE)
-    if is_lost or np.array_equal(step.trial, state.params):
+    if is_lost or goes_nowhere:
         return state._replace(status=Status.ROUNDING if _is_stationary(state) else Status.STALLED)
     if sampled is not None and step.damping == 0:
         step = _bent(state, step, bounds, sampled)

@@ -1,9 +1,11 @@
 """Where programs run: in the thread that calls, without a change to JAX's own devices."""
 
+import os
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import jaxlib.xla_client
 import numpy as np
 import pytest
@@ -14,6 +16,15 @@ from nlsq_sklearn._engine.device import _own_cpu, device
 from nlsq_sklearn._engine.model import trace_model
 from nlsq_sklearn._engine.prediction import predict
 from nlsq_sklearn._streams import ArrayStream
+
+resource = pytest.importorskip("resource")  # not on Windows
+
+
+@pytest.fixture
+def _forgotten():
+    _own_cpu.cache_clear()
+    yield
+    _own_cpu.cache_clear()
 
 
 def test_programs_of_a_cpu_have_a_client_of_their_own():
@@ -63,11 +74,34 @@ assert jax.numpy.ones(3).devices() == {jax.devices()[0]}
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.fixture
-def _forgotten():
-    _own_cpu.cache_clear()
-    yield
-    _own_cpu.cache_clear()
+@pytest.mark.usefixtures("_forgotten")
+def test_a_client_of_ours_leaves_the_environment_as_it_was(monkeypatch):
+    for value in (None, "7"):
+        if value is None:
+            monkeypatch.delenv("PJRT_NPROC", raising=False)
+        else:
+            monkeypatch.setenv("PJRT_NPROC", value)
+        _own_cpu.cache_clear()
+        assert device().client is not jax.devices()[0].client
+        assert os.environ.get("PJRT_NPROC") == value
+
+
+@pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="no such count here")
+@pytest.mark.parametrize("n_rows", [1000, 20_000])
+def test_a_call_waits_for_no_other_thread(n_rows):
+    def two_peaks(x, a, b, c, d, e, f, g):
+        return a * jnp.exp(-(((x - b) / c) ** 2)) + d * jnp.exp(-(((x - e) / f) ** 2)) + g
+
+    model = trace_model(two_peaks, tuple("abcdefg"), 1)
+    x = np.linspace(0, 10, n_rows)
+    chunk = ArrayStream(x, np.sin(x)).chunk(0)
+    point = np.array([2, 3, 0.6, 1.5, 6, 0.9, 0.3])
+    objective = kernel.Objective(model, "linear", 1.0)
+    kernel.evaluate(objective, chunk, point)  # compiles
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    for _ in range(100):
+        kernel.evaluate(objective, chunk, point)
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before < 50
 
 
 @pytest.mark.usefixtures("_forgotten")
