@@ -7,9 +7,11 @@ fit, the samples of its warm-up included. A chunk of less than a block is filled
 its last row.
 """
 
+import contextlib
+import gc
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -240,10 +242,22 @@ def run_program(
     with jax.enable_x64(True):
 
         def compile_program() -> Any:
-            with jax.default_device(device()):
+            with jax.default_device(device()), _without_collections():
                 return jax.jit(build()).lower(*map(_abstract, arguments)).compile()
 
         return np.asarray(_cache.get(key, compile_program)(*arguments))
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python from looking for garbage: a trace makes many objects, and hardly any cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _abstract(array: Any) -> Any:

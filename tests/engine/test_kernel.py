@@ -1,5 +1,6 @@
 """The kernel against Jacobians written down by hand, and what it promises of its programs."""
 
+import gc
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -376,3 +377,19 @@ def test_importing_and_calling_leaves_the_precision_of_jax_at_its_default():
         "assert jnp.ones(1).dtype == np.float32\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_garbage_is_collected_after_a_compilation_if_it_was_before(is_enabled):
+    def model(x, a):
+        assert not gc.isenabled() or not kernel._cache._lock.locked()
+        return a * x
+
+    before = gc.isenabled()
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        chunk = padded_chunk(np.arange(5.0), np.arange(5.0))
+        kernel.evaluate(objective(model), chunk, np.ones(1))
+        assert gc.isenabled() == is_enabled
+    finally:
+        (gc.enable if before else gc.disable)()
