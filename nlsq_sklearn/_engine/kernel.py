@@ -21,7 +21,7 @@ from jax import lax
 
 from . import curve
 from .curve import Jacobian
-from .device import device
+from .device import compile_for_device, known_device
 from .equations import Equations
 from .loss import ROBUST_LOSSES
 from .model import TracedModel
@@ -88,10 +88,11 @@ class Chunk(NamedTuple):
     def to_device(self) -> "Chunk":
         """Return the chunk with its numbers in the memory that the programs compute on."""
         operands = self.as_operands()
-        if device().platform != "cpu":
+        device = known_device()
+        if device is not None and device.platform != "cpu":
             with jax.enable_x64(True):
                 operands = tuple(
-                    part and Operand(jax.device_put(part.memory, device()), part.start)
+                    part and Operand(jax.device_put(part.memory, device), part.start)
                     for part in operands
                 )
         return self._replace(found=operands)
@@ -242,10 +243,11 @@ def run_program(
     with jax.enable_x64(True):
 
         def compile_program() -> Any:
-            with jax.default_device(device()), _without_collections():
+            with _without_collections():
                 return jax.jit(build()).lower(*map(_abstract, arguments)).compile()
 
-        return np.asarray(_cache.get(key, compile_program)(*arguments))
+        program = _cache.get(key, lambda: compile_for_device(compile_program))
+        return np.asarray(program(*arguments))
 
 
 @contextlib.contextmanager

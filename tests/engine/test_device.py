@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 
 from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
+from nlsq_sklearn._engine import device as module
 from nlsq_sklearn._engine import kernel
-from nlsq_sklearn._engine.device import _own_cpu, device
+from nlsq_sklearn._engine.device import _own_cpu, _search, compile_for_device, device, known_device
 from nlsq_sklearn._engine.model import trace_model
 from nlsq_sklearn._engine.prediction import predict
 from nlsq_sklearn._streams import ArrayStream
@@ -22,9 +25,11 @@ resource = pytest.importorskip("resource")  # not on Windows
 
 @pytest.fixture
 def _forgotten():
-    _own_cpu.cache_clear()
+    for once in (_own_cpu, _search):
+        once.cache_clear()
     yield
-    _own_cpu.cache_clear()
+    for once in (_own_cpu, _search):
+        once.cache_clear()
 
 
 def test_programs_of_a_cpu_have_a_client_of_their_own():
@@ -118,3 +123,53 @@ def test_another_default_device_is_taken_as_it_is(monkeypatch):
     accelerator = Accelerator()
     monkeypatch.setattr("nlsq_sklearn._engine.device.get_default_device", lambda: accelerator)
     assert device() is accelerator
+
+
+@pytest.mark.usefixtures("_forgotten")
+def test_a_program_is_compiled_while_jax_looks_for_devices(monkeypatch):
+    found = threading.Event()
+    places = []
+
+    def compile_program():
+        assert known_device() is None
+        places.append(jax.config.jax_default_device)
+        found.set()
+        return "program"
+
+    monkeypatch.setattr(jax, "devices", found.wait)
+    assert compile_for_device(compile_program) == "program"
+    assert places == [_own_cpu()]
+    assert known_device() is _own_cpu()
+
+
+@pytest.mark.usefixtures("_forgotten")
+def test_where_jax_finds_another_device_it_is_compiled_again(monkeypatch):
+    other = jaxlib.xla_client.make_cpu_client(num_devices=1).devices()[0]
+    places = []
+
+    def compile_program():
+        places.append(jax.config.jax_default_device)
+        return f"program for {places[-1].client is other.client}"
+
+    monkeypatch.setattr(module, "known_device", lambda: None)
+    monkeypatch.setattr(module, "device", lambda: other)
+    assert compile_for_device(compile_program) == "program for True"
+    assert places == [_own_cpu(), other]
+
+
+@pytest.mark.usefixtures("_forgotten")
+def test_an_error_of_the_search_for_devices_is_seen(monkeypatch):
+    def fail():
+        raise RuntimeError("no backend")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    monkeypatch.setattr(module, "get_default_device", fail)
+    with pytest.raises(RuntimeError, match="no backend"):
+        compile_for_device(lambda: "program")
+
+
+@pytest.mark.usefixtures("_forgotten")
+def test_threads_that_begin_together_share_a_client():
+    with ThreadPoolExecutor(8) as pool:
+        clients = set(pool.map(lambda _: _own_cpu().client, range(8)))
+    assert len(clients) == 1
