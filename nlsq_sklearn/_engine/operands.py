@@ -2,7 +2,7 @@
 
 JAX copies an array that does not start at a multiple of 64 bytes, and what NumPy allocates hardly
 ever does. So a program is handed a little more memory than a column, from a multiple of 64 bytes
-on, and is told where in it the column starts. It reads nothing but the column.
+on, and is told where in it the column starts. It computes with nothing but the column.
 """
 
 from collections.abc import Callable

@@ -183,14 +183,16 @@ class ArrayStream:
     ) -> Iterator[Result]:
         """Yield a function of each chunk from ``first`` to before ``stop``, in order.
 
-        They are computed by threads.
+        They are computed by threads, unless all are copied to the same buffers.
         """
         stop = self.n_chunks if stop is None else stop
         if stop - first == 1:
             yield function(self.chunk(first))
             return
         yield from map_chunks(
-            lambda index: function(self.chunk(index)), range(first, stop), n_threads()
+            lambda index: function(self.chunk(index)),
+            range(first, stop),
+            n_threads() if self._buffers is None else 1,
         )
 
     def sample(self, n_rows: int, n_places: int = SAMPLE_PLACES) -> "ArrayStream":
@@ -306,8 +308,8 @@ def _sample_runs(
     n_rows: int, n_sample: int, n_places: int = SAMPLE_PLACES
 ) -> tuple[np.ndarray, int]:
     """Return the first row of each run of a sample, and the rows of a run."""
-    n_runs = min(n_sample, n_places)
-    run_rows = n_sample // n_runs
+    run_rows = -(-n_sample // n_places)
+    n_runs = n_sample // run_rows
     runs = np.arange(n_runs + 1)
     bounds = runs * n_rows // n_runs
     room = np.diff(bounds) - run_rows + 1  # places for the run in its stratum

@@ -1,9 +1,10 @@
 """Work on chunks by several threads, its results in the order of the chunks."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 import joblib
@@ -20,81 +21,92 @@ def map_chunks(
 ) -> Iterator[Result]:
     """Yield ``function(index)`` in the order of the indices, computed by several threads.
 
-    The thread that asks is one of them.
+    The thread that asks is one of them. An exception comes in the place of its chunk's result, but
+    one that is no `Exception`, such as an interrupt, at once.
     """
     if n_threads == 1 or len(indices) == 1:
         yield from map(function, indices)
         return
-    work = _Work(function, indices, n_threads + _MOST_WAITING)
-    pool = _helpers.pool()
-    helpers = [pool.submit(work.help) for _ in range(min(n_threads, len(indices)) - 1)]
+    work = _Work(function, indices, n_threads)
     try:
         for position in range(len(indices)):
             yield work.result(position)
     finally:
         work.stop()
-        for helper in helpers:
-            helper.cancel()
-        wait(helpers)
 
 
 class _Work(Generic[Result]):
-    """Chunks to be computed, each by the thread that comes next."""
+    """Chunks to be computed, each by the thread that comes next.
 
-    def __init__(self, function: Callable[[int], Result], indices: range, ahead: int) -> None:
+    No helper ever waits: one that finds nothing to do ends, and another is called when there is.
+    So nothing is left to hang on where a caller never comes back.
+    """
+
+    def __init__(self, function: Callable[[int], Result], indices: range, n_threads: int) -> None:
         self._function = function
         self._indices = indices
-        self._ahead = ahead
+        self._most_ahead = n_threads + _MOST_WAITING
+        self._most_helpers = n_threads - 1
+        self._helpers: set[Future[None]] = set()
         self._n_begun = 0
         self._n_returned = 0
         self._done: dict[int, tuple[Result | None, BaseException | None]] = {}
         self._is_stopped = False
         self._changed = threading.Condition()
+        self._process = os.getpid()
 
     def result(self, position: int) -> Result:
         """Return a result, those before it having been returned, and compute others meanwhile."""
+        self._call_helpers()
         while True:
             with self._changed:
                 if position in self._done:
                     result, error = self._done.pop(position)
                     self._n_returned += 1
-                    self._changed.notify_all()
                     break
                 own = self._begin_next()
                 if own is None:
                     self._changed.wait()
                     continue
             self._compute(own)
-        if error is not None:
+        if error is None:
+            return result  # type: ignore[return-value]
+        try:
             raise error
-        return result  # type: ignore[return-value]
+        finally:
+            del error  # it holds this frame
 
-    def help(self) -> None:
-        """Compute what is left until there is no more."""
+    def stop(self) -> None:
+        """Wait for the helpers to end after the chunks that they are at."""
+        with self._changed:
+            self._is_stopped = True
+        if os.getpid() == self._process:  # a forked child has none of them
+            for helper in self._helpers:
+                helper.cancel()
+            wait(self._helpers)
+
+    def _call_helpers(self) -> None:
+        """Have as many threads help as may, if there is something to do for them."""
+        self._helpers = {helper for helper in self._helpers if not helper.done()}
+        n_left = min(len(self._indices), self._n_returned + self._most_ahead) - self._n_begun
+        missing = min(self._most_helpers - len(self._helpers), n_left - 1)
+        # Where the system gives no more threads, or ends, the work is done without.
+        with contextlib.suppress(RuntimeError):
+            for _ in range(missing):
+                self._helpers.add(_helpers.pool().submit(self._help))
+
+    def _help(self) -> None:
         while True:
             with self._changed:
                 position = self._begin_next()
-                while position is None and not self._is_stopped and self._is_left:
-                    self._changed.wait()
-                    position = self._begin_next()
             if position is None:
                 return
             self._compute(position)
 
-    def stop(self) -> None:
-        """Have the helpers end after the chunks that they are at."""
-        with self._changed:
-            self._is_stopped = True
-            self._changed.notify_all()
-
-    @property
-    def _is_left(self) -> bool:
-        return self._n_begun < len(self._indices)
-
     def _begin_next(self) -> int | None:
         """Return what to compute now, None if there is nothing or too much waits already."""
-        is_near = self._n_begun < self._n_returned + self._ahead
-        if self._is_stopped or not self._is_left or not is_near:
+        is_near = self._n_begun < self._n_returned + self._most_ahead
+        if self._is_stopped or self._n_begun == len(self._indices) or not is_near:
             return None
         self._n_begun += 1
         return self._n_begun - 1
@@ -112,6 +124,7 @@ class _Work(Generic[Result]):
             with self._changed:
                 self._done[position] = result, error
                 self._changed.notify_all()
+            del error  # it holds this frame
 
 
 class _Helpers:

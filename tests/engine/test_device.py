@@ -20,8 +20,6 @@ from nlsq_sklearn._engine.model import trace_model
 from nlsq_sklearn._engine.prediction import predict
 from nlsq_sklearn._streams import ArrayStream
 
-resource = pytest.importorskip("resource")  # not on Windows
-
 
 @pytest.fixture
 def _forgotten():
@@ -91,22 +89,27 @@ def test_a_client_of_ours_leaves_the_environment_as_it_was(monkeypatch):
         assert os.environ.get("PJRT_NPROC") == value
 
 
-@pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="no such count here")
 @pytest.mark.parametrize("n_rows", [1000, 20_000])
-def test_a_call_waits_for_no_other_thread(n_rows):
+def test_a_call_wakes_no_other_thread(n_rows, monkeypatch):
     def two_peaks(x, a, b, c, d, e, f, g):
         return a * jnp.exp(-(((x - b) / c) ** 2)) + d * jnp.exp(-(((x - e) / f) ** 2)) + g
 
+    monkeypatch.setattr(kernel, "_cache", kernel._ProgramCache())
     model = trace_model(two_peaks, tuple("abcdefg"), 1)
     x = np.linspace(0, 10, n_rows)
-    chunk = ArrayStream(x, np.sin(x)).chunk(0)
     point = np.array([2, 3, 0.6, 1.5, 6, 0.9, 0.3])
-    objective = kernel.Objective(model, "linear", 1.0)
-    kernel.evaluate(objective, chunk, point)  # compiles
-    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-    for _ in range(100):
-        kernel.evaluate(objective, chunk, point)
-    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before < 50
+    kernel.evaluate(
+        kernel.Objective(model, "linear", 1.0), ArrayStream(x, np.sin(x)).chunk(0), point
+    )
+    [program] = kernel._cache._programs.values()
+    text = program.as_text()
+    assert "outer_dimension_partitions" not in text  # an operation divided among threads
+    _, _, entry = text.partition("\nENTRY ")
+    free = "parameter(", "constant(", "get-tuple-element(", "bitcast(", " tuple("
+    operations = [
+        line for line in entry.splitlines() if " = " in line and not any(w in line for w in free)
+    ]
+    assert len(operations) <= 8, entry  # XLA runs more side by side
 
 
 @pytest.mark.usefixtures("_forgotten")
