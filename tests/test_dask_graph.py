@@ -354,3 +354,22 @@ def test_keys_are_the_same_in_each_process(data):
         return sorted(tasks.keys)
 
     assert keys() == keys()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "rows", "least", "most_runs"),
+    [
+        (16_000, 500, 16_000, 16_000),
+        (60_000, 300, 58_000, 9000),
+        (130_000, 511, 128_000, 9000),
+        (4_000_000, 100_000, 240_000, 9000),
+    ],
+)
+def test_the_sample_has_most_of_the_rows_that_it_may_have_in_few_runs(
+    n_rows, rows, least, most_runs
+):
+    numbers = da.arange(float(n_rows), chunks=rows)
+    taken = open_stream(numbers, numbers).sample(n_rows).rows().y
+    assert taken.size >= least
+    assert (np.diff(taken) > 0).all()
+    assert np.count_nonzero(np.diff(taken) > 1) < most_runs

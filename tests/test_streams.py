@@ -579,15 +579,3 @@ def test_chunks_that_are_copied_to_the_same_buffers_are_taken_one_by_one():
 
     expected = [x[:, first : first + 100].sum() for first in range(0, 4000, 100)]
     np.testing.assert_allclose(list(stream.map_chunks(total)), expected, rtol=1e-10)
-
-
-@pytest.mark.parametrize(
-    ("n_rows", "n_sample", "n_places", "expected"),
-    [(500, 500, 256, 500), (511, 511, 256, 510), (100_000, 15_420, 240, 15_405)],
-)
-def test_a_sample_has_as_many_rows_as_whole_runs_allow(n_rows, n_sample, n_places, expected):
-    rows = np.arange(float(n_rows))
-    taken = ArrayStream(rows, rows).sample(n_sample, n_places).rows().y
-    assert taken.size == expected
-    assert (np.diff(taken) > 0).all()
-    assert np.count_nonzero(np.diff(taken) > 1) < n_places

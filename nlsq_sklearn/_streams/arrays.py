@@ -308,8 +308,8 @@ def _sample_runs(
     n_rows: int, n_sample: int, n_places: int = SAMPLE_PLACES
 ) -> tuple[np.ndarray, int]:
     """Return the first row of each run of a sample, and the rows of a run."""
-    run_rows = -(-n_sample // n_places)
-    n_runs = n_sample // run_rows
+    n_runs = min(n_sample, n_places)
+    run_rows = n_sample // n_runs
     runs = np.arange(n_runs + 1)
     bounds = runs * n_rows // n_runs
     room = np.diff(bounds) - run_rows + 1  # places for the run in its stratum

@@ -110,12 +110,15 @@ class DaskStream:
         wanted = np.clip(_SAMPLE_SHARE * self.n_rows, _LEAST_SAMPLE_ROWS, _MOST_SAMPLE_ROWS)
         n_chosen = max(_SAMPLE_CHUNKS, int(wanted * filled.size / self.n_rows))
         chosen = filled[sample_rows(filled.size, min(filled.size, n_chosen))]
-        share = min(1.0, wanted / sum(self._sizes[i] for i in chosen))
+        n_read = sum(self._sizes[i] for i in chosen)
+        share = min(1.0, wanted / n_read)
 
-        n_places = max(1, SAMPLE_PLACES // chosen.size)
+        # Runs as long as those of an array in memory: to take rows one by one takes longer.
+        run_rows = max(1, int(share * n_read) // SAMPLE_PLACES)
 
         def rows_of(rows: ArrayStream) -> Rows:
-            return rows.sample(max(1, int(share * rows.n_rows)), n_places).rows()
+            n_rows = max(1, int(share * rows.n_rows))
+            return rows.sample(n_rows, max(1, n_rows // run_rows)).rows()
 
         try:
             parts = list(self._map(rows_of, chosen.tolist(), f"sample-{self.token()}", None))
