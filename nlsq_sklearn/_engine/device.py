@@ -10,17 +10,18 @@ from typing import Any, TypeVar
 import jax
 from jax.extend.backend import get_default_device
 
+Made = TypeVar("Made")
 Program = TypeVar("Program")
 
 _lock = threading.RLock()
 
 
-def _once(function: Callable[[], Program]) -> Callable[[], Program]:
+def _once(function: Callable[[], Made]) -> Callable[[], Made]:
     """Have what a function returns made once, whichever threads ask for it."""
     cached = functools.cache(function)
 
     @functools.wraps(function)
-    def locked() -> Program:
+    def locked() -> Made:
         with _lock:
             return cached()
 
@@ -32,9 +33,9 @@ def device() -> jax.Device:
     """Return where a program shall run: on JAX's default device, or, of a CPU, on our own client.
 
     JAX's own CPU client hands each call of more than a few operations to a thread of its own, and
-    waking that takes longer than many a chunk: 0.05 to 0.1 ms; what is left for it to do, it
-    divides among as many threads as there are cores, which are busy with other chunks. The setting
-    that stops the former holds for all JAX code of the process, and so is not ours to change; a
+    waking that takes longer than many a chunk: 0.05 to 0.1 ms; and it divides large operations
+    among as many threads as there are cores, which are busy with other chunks. The setting that
+    stops the former holds for all JAX code of the process, and so is not ours to change; a
     client of our own, which JAX makes in a millisecond, computes in the thread that calls.
     """
     default: jax.Device = get_default_device()

@@ -128,7 +128,7 @@ class _Work(Generic[Result]):
 
 
 class _Helpers:
-    """Threads that wait for work; to start one takes as long as several chunks."""
+    """Threads that stay from pass to pass; to start one takes as long as several chunks."""
 
     def __init__(self) -> None:
         self.forget()
