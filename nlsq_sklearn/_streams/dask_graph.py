@@ -213,6 +213,9 @@ class ChunkGraph:
 
 def _arrays_held(array: Any) -> dict[Key, DataNode]:
     """Return the chunks of an array that was computed in this process; none if it was not."""
+    layers = array.__dask_graph__().layers.values()
+    if not all(layer.is_materialized() for layer in layers):
+        return {}  # to write its tasks down takes long, and `optimize` does it again
     graph = ensure_dict(array.__dask_graph__())
     if not all(isinstance(value, (np.ndarray, DataNode)) for value in graph.values()):
         return {}
