@@ -100,6 +100,10 @@ class Equations(NamedTuple):
     @property
     def is_finite(self) -> bool:
         """Whether the model and its derivatives were finite in every row."""
+        total = sum(self.gradient.tolist(), self.cost + self.model_norm)
+        if math.isfinite(sum(self.gram.ravel().tolist(), total)):
+            return True
+        # Numbers that are finite may have a sum that is not.
         return (
             math.isfinite(self.cost)
             and math.isfinite(self.model_norm)

@@ -43,6 +43,25 @@ _MOST_PROGRAMS = 128
 _LARGEST_POWER = 262_144
 
 
+class Arguments(NamedTuple):
+    """What a compiled program takes of a chunk, the same at each point.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        That of the predictors.
+    places : ndarray of shape (7,)
+        The blocks, the rows, where the last block begins, and where x, y, sigma and weight begin in
+        their memory. In one array: each argument takes its time on the way.
+    memories : tuple of array or None
+        Of x, y, sigma and weight.
+    """
+
+    shape: tuple[int, ...]
+    places: np.ndarray
+    memories: tuple[Any, ...]
+
+
 class Chunk(NamedTuple):
     """A chunk of rows as the compiled programs take it, padded where they are not taken in place.
 
@@ -60,6 +79,8 @@ class Chunk(NamedTuple):
         The four arrays as the programs take them, each where that is known.
     spread : Spread or None
         How y scatters about its mean, where that is known.
+    ready : Arguments or None
+        What the programs take of it, where that is known.
     """
 
     x: Any
@@ -70,6 +91,7 @@ class Chunk(NamedTuple):
     capacity: int
     found: tuple[Operand | None, ...] = (None, None, None, None)
     spread: Spread | None = None
+    ready: Arguments | None = None
 
     @property
     def n_counted(self) -> int:
@@ -78,24 +100,36 @@ class Chunk(NamedTuple):
             return self.n_rows
         return int(np.count_nonzero(np.asarray(self.weight)[: self.n_rows]))
 
-    def as_operands(self) -> tuple[Operand | None, ...]:
-        """Return x, y, sigma and weight as the programs take them."""
-        return tuple(
+    def arguments(self) -> Arguments:
+        """Return what the programs take of the chunk."""
+        if self.ready is not None:
+            return self.ready
+        operands = [
             found or (None if column is None else operand(column, self.capacity))
             for column, found in zip(self[:4], self.found, strict=True)
+        ]
+        starts = [0 if part is None else part.start for part in operands]
+        block_rows = _rows_of_block(self.capacity)
+        n_blocks = -(-self.n_rows // block_rows)
+        last_place = max(self.n_rows - block_rows, 0)
+        return Arguments(
+            (*self.x.shape[:-1], self.capacity),
+            np.array([n_blocks, self.n_rows, last_place, *starts], dtype=np.float64),
+            tuple([None if part is None else part.memory for part in operands]),
         )
 
     def to_device(self) -> "Chunk":
         """Return the chunk with its numbers in the memory that the programs compute on."""
-        operands = self.as_operands()
+        ready = self.arguments()
         device = known_device()
         if device is not None and device.platform != "cpu":
             with jax.enable_x64(True):
-                operands = tuple(
-                    part and Operand(jax.device_put(part.memory, device), part.start)
-                    for part in operands
-                )
-        return self._replace(found=operands)
+                moved = [
+                    None if part is None else jax.device_put(part, device)
+                    for part in ready.memories
+                ]
+            ready = ready._replace(memories=tuple(moved))
+        return self._replace(ready=ready)
 
 
 class Objective(NamedTuple):
@@ -186,66 +220,53 @@ def evaluate_many(objective: Objective, chunk: Chunk, points: np.ndarray) -> lis
 
 
 def _run(
-    objective: Objective, chunk: Chunk, params: np.ndarray, n_points: int | None
-) -> np.ndarray:
-    """Return the sums over a chunk, (n_sums,), at each of the points if there are several."""
-    packed = _run_compiled(objective, chunk, params, n_points, any_angle=False)
-    if packed[..., -1].any():
-        # Rare: angles of more than 10^8 radians, which the fast program can't reduce.
-        packed = _run_compiled(objective, chunk, params, n_points, any_angle=True)
-    return packed[..., :-1]
-
-
-def _run_compiled(
     objective: Objective,
     chunk: Chunk,
     params: np.ndarray,
     n_points: int | None,
     *,
-    any_angle: bool,
+    any_angle: bool = False,
 ) -> np.ndarray:
-    """Run the compiled program for this chunk, compiling it where it is the first of its kind."""
+    """Return the sums over a chunk, (n_sums,), at each of the points if there are several."""
+    ready = chunk.arguments()
+    model = objective.model
     key = ProgramKey(
-        objective.model.fingerprint,
-        objective.model.n_params,
+        model.fingerprint,
+        model.n_params,
         objective.loss,
-        (*chunk.x.shape[:-1], chunk.capacity),
+        ready.shape,
         chunk.sigma is not None,
         chunk.weight is not None,
         n_points,
         any_angle,
     )
-    operands = chunk.as_operands()
-    starts = [0 if part is None else part.start for part in operands]
-    block_rows = _rows_of_block(chunk.capacity)
-    n_blocks = -(-chunk.n_rows // block_rows)
-    last_place = max(chunk.n_rows - block_rows, 0)
-    arguments = (
-        np.asarray(params, dtype=np.float64),
-        # In one array: each argument takes its time on the way.
-        np.array([objective.f_scale, n_blocks, chunk.n_rows, last_place, *starts]),
-        *(None if part is None else part.memory for part in operands),
-    )
+    points = np.empty((*params.shape[:-1], model.n_params + 1))
+    points[..., :-1] = params
+    points[..., -1] = objective.f_scale
 
     def build() -> Callable[..., Any]:
-        kernel = _kernel(objective.model, objective.loss, any_angle=any_angle)
+        kernel = _kernel(model, objective.loss, any_angle=any_angle)
         if n_points is None:
             return kernel
         return jax.vmap(kernel, in_axes=(0, None, None, None, None, None))
 
-    return run_program(key, build, arguments)
+    packed = run_program(key, build, (points, ready.places, *ready.memories))
+    if not any_angle and np.count_nonzero(packed[..., -1]):
+        # Rare: angles of more than 10^8 radians, which the fast program can't reduce.
+        return _run(objective, chunk, params, n_points, any_angle=True)
+    return packed[..., :-1]
 
 
 def run_program(
     key: ProgramKey, build: Callable[[], Callable[..., Any]], arguments: tuple[Any, ...]
 ) -> np.ndarray:
     """Run a function of arrays in float64, compiled once for each key."""
+
+    def compile_program() -> Any:
+        with _without_collections():
+            return jax.jit(build()).lower(*map(_abstract, arguments)).compile()
+
     with jax.enable_x64(True):
-
-        def compile_program() -> Any:
-            with _without_collections():
-                return jax.jit(build()).lower(*map(_abstract, arguments)).compile()
-
         program = _cache.get(key, lambda: compile_for_device(compile_program))
         return np.asarray(program(*arguments))
 
@@ -283,8 +304,8 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
     )
 
     def kernel(
-        params: jax.Array,
-        settings: jax.Array,
+        point: jax.Array,
+        places: jax.Array,
         x: jax.Array,
         y: jax.Array,
         sigma: jax.Array | None,
@@ -293,8 +314,9 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
         block_rows = _rows_of_block(y.shape[0] - SLACK)
 
         def add_block(index: jax.Array, state: Arrays) -> Arrays:
-            total, params, f_scale, counters = state
+            total, point, counters = state
             _, n_rows, last_place, *starts = counters
+            *params, f_scale = point
             first = index * block_rows
             place = jnp.minimum(first, last_place)
 
@@ -309,13 +331,13 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
             counts = (numbers >= first) & (numbers < n_rows)
             if rows.weight is not None:
                 counts &= rows.weight > 0
-            jacobian = curve.evaluate(model, rows.x, list(params), n_rows > 0, any_angle=any_angle)
+            jacobian = curve.evaluate(model, rows.x, params, n_rows > 0, any_angle=any_angle)
             terms = _row_terms(jacobian, loss, f_scale, rows)
-            return total + reduce_block(terms, counts), params, f_scale, counters
+            return total + reduce_block(terms, counts), point, counters
 
         # All goes through the loop, or XLA takes each number that it reads out of it on its own.
-        counters = settings[1:].astype(jnp.int64)
-        state = jnp.zeros((n_sums, _LANES)), params, settings[0], counters
+        counters = places.astype(jnp.int64)
+        state = jnp.zeros((n_sums, _LANES)), point, counters
         lanes, *_ = lax.fori_loop(0, counters[0], add_block, state)
         return jnp.asarray(lanes.sum(axis=1))
 
@@ -329,15 +351,15 @@ def _in_one_piece(kernel: Callable[..., jax.Array], n_sums: int) -> Callable[...
     threads; to wake one takes longer than a thousand rows.
     """
 
-    def loop(params: jax.Array, settings: jax.Array, *columns: jax.Array | None) -> jax.Array:
+    def loop(point: jax.Array, places: jax.Array, *columns: jax.Array | None) -> jax.Array:
         def once(state: Arrays) -> Arrays:
-            is_left, params, settings, _ = state
+            is_left, point, places, _ = state
             # What a loop leaves as it is, and what follows from that, XLA takes out of it.
-            moved = (jnp.where(is_left, values, 0.0) for values in (params, settings))
-            return jnp.zeros_like(is_left), *moved, kernel(params, settings, *columns)
+            moved = (jnp.where(is_left, values, 0.0) for values in (point, places))
+            return jnp.zeros_like(is_left), *moved, kernel(point, places, *columns)
 
         # Nor must it know the number of rounds.
-        state: Arrays = (settings[1] > 0, params, settings, jnp.zeros(n_sums))
+        state: Arrays = (places[0] > 0, point, places, jnp.zeros(n_sums))
         return lax.while_loop(lambda state: state[0], once, state)[3]
 
     return loop

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotrs  # a fraction of what numpy.linalg takes for few
 
 from .equations import Equations
 
@@ -22,6 +23,9 @@ _EPS = float(np.finfo(float).eps)
 _TINY = float(np.finfo(float).tiny)
 # The radius is met to 10 %: more precision buys nothing (Moré 1978, section 5).
 _RADIUS_SLACK = 0.1
+# With a determinant above it, a Gram matrix of unit columns has no eigenvalue of less than a third
+# of it: the product of the others is less than e, their mean being at most n / (n - 1).
+_FULL_RANK_DETERMINANT = 1e-10
 
 
 def rank_tolerance(n_params: int) -> float:
@@ -41,7 +45,8 @@ class Bounds(NamedTuple):
     @property
     def are_open(self) -> bool:
         """Whether they bound nothing."""
-        return bool((self.lower == -np.inf).all() and (self.upper == np.inf).all())
+        highest, lowest = max(self.lower.tolist()), min(self.upper.tolist())
+        return bool(highest == -math.inf and lowest == math.inf)
 
     def contain(self, params: np.ndarray) -> bool:
         """Return whether ``params`` of shape (n_params,) lies within."""
@@ -102,6 +107,13 @@ def _solve_in_box(
     return q, free
 
 
+class _Damped(NamedTuple):
+    """The scaled Gram matrix plus damping, and its lower Cholesky factor."""
+
+    matrix: np.ndarray
+    factor: np.ndarray
+
+
 class Subproblem:
     """The quadratic model at the accepted point, with its columns scaled to unit norm.
 
@@ -127,9 +139,14 @@ class Subproblem:
         self._residual_norm = math.sqrt(2 * max(equations.cost, 0.0))
         # Capped where products of it, over the least curvature, would overflow.
         self._root_metric = np.minimum(scale / self._unit, 1e120)
-        self._metric = self._root_metric**2
         self._params = params
         self._bounds = None if bounds.are_open else bounds
+        self._undamped = self._within_box(self._least_solution(), 0.0)
+        self._full_step = self._step(self._undamped[0], 0.0)
+
+    @cached_property
+    def _metric(self) -> np.ndarray:
+        return np.asarray(self._root_metric**2)
 
     @cached_property
     def _box(self) -> Bounds:
@@ -138,39 +155,40 @@ class Subproblem:
         lower, upper = self._bounds
         return Bounds((lower - self._params) * self._unit, (upper - self._params) * self._unit)
 
-    def _damped_matrix(self, damping: float) -> np.ndarray:
+    def _damped(self, damping: float) -> _Damped:
         """Return the scaled Gram matrix plus damping, made positive definite to rounding."""
         n_params = self._gradient.size
-        matrix = self._gram + np.diag(damping * self._metric)
         # The normal equations know the scaled Gram matrix to a few eps only; less than that on
         # its diagonal would leave it indefinite when columns are collinear.
         ridge = 4 * n_params * _EPS
+        added = damping * self._metric
         while True:
-            raised = matrix + np.diag(np.full(n_params, ridge))
-            try:
-                np.linalg.cholesky(raised)
-            except np.linalg.LinAlgError:
-                ridge *= 10
-            else:
-                return np.asarray(raised)
+            raised = self._gram.copy()
+            raised.ravel()[:: n_params + 1] += added + ridge
+            factor, fault = dpotrf(raised, lower=1)
+            if fault == 0:
+                return _Damped(raised, factor)
+            ridge *= 10
 
-    def _solve(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the damped minimiser in scaled units and its free variables."""
-        if damping == 0:
-            q = self._least_solution()
-        else:
-            q = -np.linalg.solve(self._damped_matrix(damping), self._gradient)
+    def _within_box(self, q: np.ndarray, damping: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the minimiser in the box, given that without one, and the mask of what is free.
+
+        None instead of a mask says that all is.
+        """
         if self._bounds is None or self._box.contain(q):
-            return q, np.ones(q.size, dtype=bool)
-        return _solve_in_box(self._damped_matrix(damping), self._gradient, *self._box)
+            return q, None
+        return _solve_in_box(self._damped(damping).matrix, self._gradient, *self._box)
 
     def _least_solution(self) -> np.ndarray:
-        """Return the minimiser; of several the shortest, up to rounding.
+        """Return the minimiser without a box; of several the shortest, up to rounding.
 
         A direction with neither curvature nor slope beyond rounding is left alone. One that has a
         slope is followed as far as the least curvature that can be told from rounding allows:
         nearly collinear columns may hide the way to the optimum.
         """
+        factor, fault = dpotrf(self._gram, lower=1)
+        if fault == 0 and math.prod(factor.diagonal().tolist()) ** 2 > _FULL_RANK_DETERMINANT:
+            return -_solved(factor, self._gradient)
         n_params = self._gradient.size
         eigenvalues, vectors = np.linalg.eigh(self._gram)
         slopes = vectors.T @ self._gradient
@@ -195,18 +213,10 @@ class Subproblem:
             trial = np.where(q >= self._box.upper, upper, trial)
             trial = np.minimum(np.maximum(trial, lower), upper)
         with np.errstate(over="ignore", invalid="ignore"):
-            reduction = -float(self._gradient @ q + 0.5 * q @ (self._gram @ q))
+            reduction = -float(self._gradient.dot(q) + 0.5 * q.dot(self._gram.dot(q)))
         # A comparison that lets nan pass: its caller looks for it.
         reduction = 0.0 if reduction < 0 else reduction
         return Step(trial, reduction, float(damping), self._length(q))
-
-    @cached_property
-    def _undamped(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._solve(0.0)
-
-    @cached_property
-    def _full_step(self) -> Step:
-        return self._step(self._undamped[0], 0.0)
 
     def full_step(self) -> Step:
         """Return the undamped Gauss-Newton step within the bounds."""
@@ -225,13 +235,16 @@ class Subproblem:
         if radius < _TINY:
             return self._step(np.zeros_like(q), 0.0)
         damping = 0.0
+        damped = self._damped(damping)
         least = 0.0
-        most = float(np.linalg.norm(self._gradient / self._root_metric)) / radius
+        steepest = self._gradient / self._root_metric
+        most = math.sqrt(steepest.dot(steepest)) / radius
         for _ in range(60):
-            damping = self._next_damping(q, free, length, radius, damping)
+            damping += self._newton_step(q, free, length, radius, damped)
             if not least < damping < most:
-                damping = max(1e-3 * most, np.sqrt(least) * np.sqrt(most))
-            q, free = self._solve(damping)
+                damping = max(1e-3 * most, math.sqrt(least) * math.sqrt(most))
+            damped = self._damped(damping)
+            q, free = self._within_box(-_solved(damped.factor, self._gradient), damping)
             length = self._length(q)
             if abs(length - radius) <= _RADIUS_SLACK * radius:
                 break
@@ -241,14 +254,28 @@ class Subproblem:
                 most = damping
         return self._step(q, damping)
 
-    def _next_damping(
-        self, q: np.ndarray, free: np.ndarray, length: float, radius: float, damping: float
+    def _newton_step(
+        self,
+        q: np.ndarray,
+        free: np.ndarray | None,
+        length: float,
+        radius: float,
+        damped: _Damped,
     ) -> float:
         """One Newton step for the damping on ``1/length - 1/radius``; nan where it has none."""
         # Divided by the length before it is squared: far from the answer the square overflows.
-        pulled = (self._metric * (q / length))[free]
-        if not pulled.any():
-            return np.nan
-        matrix = self._damped_matrix(damping)[np.ix_(free, free)]
-        slope = float(pulled @ np.linalg.solve(matrix, pulled))
-        return damping + (length / radius - 1) / slope if slope > 0 else np.nan
+        pulled = self._metric * (q / length)
+        if free is None:
+            slope = float(pulled.dot(_solved(damped.factor, pulled)))
+        elif not pulled[free].any():
+            return math.nan
+        else:
+            matrix = damped.matrix[np.ix_(free, free)]
+            slope = float(pulled[free] @ np.linalg.solve(matrix, pulled[free]))
+        return (length / radius - 1) / slope if slope > 0 else math.nan
+
+
+def _solved(factor: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the solution of linear equations whose matrix has this lower Cholesky factor."""
+    solution, _ = dpotrs(factor, right, lower=1)
+    return np.asarray(solution)

@@ -79,11 +79,11 @@ def begin(state: FitState, equations: tuple[Equations, ...]) -> FitState:
     A start that was given up counts as worse, since its cost exceeds the guard. Where the others
     come to no less than that, the sample was wrong, and all are compared in another pass.
     """
-    costs = [e.cost if e.is_finite else np.inf for e in equations]
-    best = int(np.argmin(costs))
+    costs = [e.cost if e.is_finite else math.inf for e in equations]
+    best = costs.index(min(costs))
     if state.has_given_up and not costs[best] <= state.guard:
         return state._replace(guard=np.inf, n_passes=state.n_passes + 1, next_chunk=0, partial=())
-    if not np.isfinite(costs[best]):
+    if not math.isfinite(costs[best]):
         return state._replace(status=Status.NOT_FINITE, next_chunk=0, partial=())
     params = state.candidates[best]
     scale = _usable_scale(equations[best].column_norms)
@@ -93,11 +93,8 @@ def begin(state: FitState, equations: tuple[Equations, ...]) -> FitState:
         equations=equations[best],
         scale=scale,
         radius=_FIRST_RADIUS * (length if length > 0 else 1.0),
-        n_passes=state.n_passes + 1,
-        next_chunk=0,
-        partial=(),
     )
-    return _record(state, equations[best].cost, params, accepted=True)
+    return _after_pass(state, equations[best].cost, params, is_accepted=True)
 
 
 def propose(
@@ -126,7 +123,7 @@ def propose(
     step = subproblem.step_within(state.radius)
     # A reduction of a thousandth of the last bit of the cost can't be seen in it.
     is_lost = step.damping > 0 and step.predicted_reduction <= 1e-3 * _EPS * state.accepted.cost
-    goes_nowhere = bool((step.trial == state.params).all())
+    goes_nowhere = step.trial.tolist() == state.params.tolist()
     if state.accepted.cost == 0 and goes_nowhere:
         return state._replace(status=Status.OUT_OF_RANGE)
     if is_lost or goes_nowhere:
@@ -171,19 +168,18 @@ def judge(state: FitState, equations: Equations, bounds: Bounds) -> FitState:
     step = state.step
     if step is None:
         raise RuntimeError("there is no step to judge")
-    state = state._replace(
-        step=None, n_iter=state.n_iter + 1, n_passes=state.n_passes + 1, next_chunk=0, partial=()
-    )
     if state.accepted.cost == 0:
         return _judge_without_cost(state, step, equations)
     if step.predicted_reduction <= state.accepted.cost_rounding and _is_stationary(state):
         return _judge_by_gradient(state, step, equations, bounds)
     ratio = _gain_ratio(state.accepted.cost, equations, step)
     is_accepted = ratio > _ACCEPT
-    state = state._replace(radius=_next_radius(state.radius, ratio, step))
+    radius = _next_radius(state.radius, ratio, step)
     if is_accepted:
-        state = _accept(state, step, equations)
-    return _record(state, equations.cost, step.trial, is_accepted, step, ratio)
+        state = _accept(state, step, equations, radius)
+    else:
+        state = state._replace(radius=radius)
+    return _after_pass(state, equations.cost, step.trial, is_accepted, step, ratio)
 
 
 def _judge_by_gradient(
@@ -205,7 +201,7 @@ def _judge_by_gradient(
         judged = _accept(state, step, equations)
     else:
         judged = state._replace(status=Status.ROUNDING)
-    return _record(judged, equations.cost, step.trial, is_better, step)
+    return _after_pass(judged, equations.cost, step.trial, is_better, step)
 
 
 def _judge_without_cost(state: FitState, step: Step, equations: Equations) -> FitState:
@@ -220,7 +216,7 @@ def _judge_without_cost(state: FitState, step: Step, equations: Equations) -> Fi
         state = _accept(state, step, equations)
     else:
         state = state._replace(status=Status.OUT_OF_RANGE)
-    return _record(state, equations.cost, step.trial, is_better, step)
+    return _after_pass(state, equations.cost, step.trial, is_better, step)
 
 
 def _is_stationary(state: FitState) -> bool:
@@ -231,17 +227,20 @@ def _is_stationary(state: FitState) -> bool:
     """
     return (
         state.remaining <= state.accepted.cost_rounding
-        or state.accepted.largest_cosine <= np.sqrt(_EPS)
+        or state.accepted.largest_cosine <= math.sqrt(_EPS)
     )
 
 
-def _accept(state: FitState, step: Step, equations: Equations) -> FitState:
+def _accept(
+    state: FitState, step: Step, equations: Equations, radius: float | None = None
+) -> FitState:
     if equations.spread is None:  # looked at in the first pass; no parameter changes it
         equations = equations._replace(spread=state.accepted.spread)
     return state._replace(
         params=step.trial,
         equations=equations,
         scale=np.maximum(state.scale, equations.column_norms),
+        radius=state.radius if radius is None else radius,
     )
 
 
@@ -277,12 +276,14 @@ def _is_small(state: FitState, full: Step, xtol: float) -> bool:
     step moves the curve by less than ``xtol`` of the noise.
     """
     equations = state.accepted
-    change = np.abs(full.trial - state.params)
     noise = math.sqrt(2 * max(equations.cost, 0.0) / max(equations.n_rows - state.params.size, 1))
-    is_small = (change <= xtol * np.abs(state.params)) | (
-        change * equations.column_norms <= xtol * noise
+    rows = zip(
+        full.trial.tolist(), state.params.tolist(), equations.column_norms.tolist(), strict=True
     )
-    return bool(is_small.all())
+    return all(
+        abs(trial - value) <= xtol * abs(value) or abs(trial - value) * norm <= xtol * noise
+        for trial, value, norm in rows
+    )
 
 
 def _contraction(state: FitState, full: Step) -> float:
@@ -341,7 +342,7 @@ def _leaves_nothing(state: FitState, contraction: float, tolerances: Tolerances)
     equations, n_params = state.accepted, state.params.size
     left = _CONTRACTION_SLACK * contraction * state.remaining
     # The quadratic model, whose slope changes by the rate, errs by about that part of the gain.
-    cost_error = np.sqrt(_CONTRACTION_SLACK * contraction) * state.remaining
+    cost_error = math.sqrt(_CONTRACTION_SLACK * contraction) * state.remaining
     freedom = max(equations.n_rows - n_params, 1)
     allowed = (_OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * equations.cost
     return bool(left * freedom <= allowed and cost_error <= equations.cost_rounding)
@@ -362,29 +363,37 @@ def _next_radius(radius: float, ratio: float, step: Step) -> float:
         # The minimiser of the parabola through both costs, with the slope at the accepted point
         # that belongs to a full step: -2 times the predicted reduction.
         shrink = 1 / (2 - ratio) if ratio < 0 else _SHRINK_LEAST
-        return float(np.clip(shrink, _SHRINK_MOST, _SHRINK_LEAST)) * min(radius, step.length)
+        return min(max(shrink, _SHRINK_MOST), _SHRINK_LEAST) * min(radius, step.length)
     if step.damping == 0:
         return max(radius, _GROW * step.length)
     return _GROW * step.length if ratio >= _GOOD else radius
 
 
-def _record(
+def _after_pass(
     state: FitState,
     cost: float,
     params: np.ndarray,
-    accepted: bool,
+    is_accepted: bool,
     step: Step | None = None,
     ratio: float | None = None,
 ) -> FitState:
-    """Return the state with one more entry in its history."""
+    """Return the state with a pass counted, as one more entry in its history, and nothing open."""
+    n_passes = state.n_passes + 1
     entry: dict[str, Any] = {
-        "n_passes": state.n_passes,
+        "n_passes": n_passes,
         "params": params.tolist(),
-        "cost": cost if np.isfinite(cost) else None,
-        "accepted": accepted,
+        "cost": cost if math.isfinite(cost) else None,
+        "accepted": is_accepted,
         "damping": None if step is None else step.damping,
         "step_length": None if step is None else step.length,
-        "gain_ratio": ratio if ratio is not None and np.isfinite(ratio) else None,
+        "gain_ratio": ratio if ratio is not None and math.isfinite(ratio) else None,
         "radius": state.radius,
     }
-    return state._replace(history=(*state.history, entry))
+    return state._replace(
+        step=None,
+        n_iter=state.n_iter if step is None else state.n_iter + 1,
+        n_passes=n_passes,
+        history=(*state.history, entry),
+        next_chunk=0,
+        partial=(),
+    )

@@ -174,7 +174,7 @@ class ArrayStream:
         """
 
         def equations_of(chunk: Chunk) -> tuple[Equations, ...]:
-            return tuple(kernel.evaluate(objective, chunk, point) for point in points)
+            return tuple([kernel.evaluate(objective, chunk, point) for point in points])
 
         return self.map_chunks(equations_of, first, stop)
 

@@ -213,6 +213,21 @@ def test_collinear_columns_give_a_finite_step_that_lowers_the_cost(radius, bound
         np.testing.assert_allclose(left @ left, least @ least, rtol=1e-12)
 
 
+@pytest.mark.parametrize("determinant", [1e-8, 1.1e-10, 0.9e-10, 1e-12])
+def test_nearly_collinear_columns_are_solved_on_either_side_of_the_factorisations(determinant):
+    rng = np.random.default_rng(3)
+    first, second = np.linalg.qr(rng.normal(size=(30, 2)))[0].T
+    jacobian = np.column_stack(
+        [first, np.sqrt(1 - determinant) * first + np.sqrt(determinant) * second]
+    )
+    residual = rng.normal(size=30)
+    equations = equations_of(residual, jacobian)
+    step = Subproblem(equations, np.zeros(2), equations.column_norms, open_bounds(2)).full_step()
+    # The Gram matrix knows its determinant to a few eps.
+    rtol = 100 * np.finfo(float).eps / determinant
+    np.testing.assert_allclose(step.trial, np.linalg.lstsq(jacobian, -residual)[0], rtol=rtol)
+
+
 def test_a_column_of_zeros_leaves_its_parameter_where_it_is():
     rng = np.random.default_rng(1)
     jacobian = rng.normal(size=(30, 3)) * [1.0, 0.0, 1.0]
