@@ -136,6 +136,7 @@ HOMES = {
     "signal": {"_signals"},
     "rich": {"_progress", "_cli/output"},
     "scipy": {
+        "_engine/subproblem",
         "_problem",
         "_result",
         "_statistics",

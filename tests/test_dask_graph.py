@@ -22,7 +22,7 @@ from nlsq_sklearn._engine.kernel import Objective
 from nlsq_sklearn._engine.model import trace_model
 from nlsq_sklearn._streams import ArrayStream, open_stream
 from nlsq_sklearn._streams.dask_graph import ChunkGraph
-from nlsq_sklearn._streams.dask_tasks import Layout
+from nlsq_sklearn._streams.dask_tasks import Layout, open_chunk
 from nlsq_sklearn._streams.rows import Buffers
 
 N_CHUNKS = 300  # enough for tasks of two chunks
@@ -179,6 +179,32 @@ def test_chunks_in_memory_are_taken_where_they_lie_and_tell_the_same(sizes, monk
     if len(sizes) == 40:
         # One that ends within 64 bytes of the end of a page is copied, one in fifty.
         assert len(copied) <= 10
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_chunks_in_memory_are_opened_once_if_nothing_is_copied(dtype, monkeypatch):
+    x = np.linspace(0, 5, 200_000, dtype=dtype)
+    arrays = [da.from_array(a, chunks=5000, name=False).persist() for a in (x, np.exp(-x))]
+    opened = []
+
+    def noted(*args):
+        opened.append(args[2])
+        return open_chunk(*args)
+
+    monkeypatch.setattr("nlsq_sklearn._streams.dask_graph.open_chunk", noted)
+    stream = open_stream(*arrays)
+    passes = []
+    for _ in range(3):
+        opened.clear()
+        equations = bits(all_equations(stream))
+        passes.append(len(opened))
+    to_compute = [array.map_blocks(np.copy) for array in arrays]
+    assert equations == bits(all_equations(open_stream(*to_compute)))
+    if dtype == np.float32:
+        assert passes == [40, 40, 40]  # the buffers that they are copied to serve the next one
+    else:
+        assert passes[0] == 40
+        assert passes[2] <= 5  # those that end too near the end of a page
 
 
 def test_one_chunk_that_must_be_computed_makes_all_share_less(data):

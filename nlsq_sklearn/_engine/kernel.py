@@ -11,7 +11,7 @@ import contextlib
 import gc
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -108,15 +108,7 @@ class Chunk(NamedTuple):
             found or (None if column is None else operand(column, self.capacity))
             for column, found in zip(self[:4], self.found, strict=True)
         ]
-        starts = [0 if part is None else part.start for part in operands]
-        block_rows = _rows_of_block(self.capacity)
-        n_blocks = -(-self.n_rows // block_rows)
-        last_place = max(self.n_rows - block_rows, 0)
-        return Arguments(
-            (*self.x.shape[:-1], self.capacity),
-            np.array([n_blocks, self.n_rows, last_place, *starts], dtype=np.float64),
-            tuple([None if part is None else part.memory for part in operands]),
-        )
+        return as_arguments(self.x.shape[:-1], self.n_rows, self.capacity, operands)
 
     def to_device(self) -> "Chunk":
         """Return the chunk with its numbers in the memory that the programs compute on."""
@@ -130,6 +122,29 @@ class Chunk(NamedTuple):
                 ]
             ready = ready._replace(memories=tuple(moved))
         return self._replace(ready=ready)
+
+
+def as_arguments(
+    features: tuple[int, ...], n_rows: int, capacity: int, operands: Sequence[Operand | None]
+) -> Arguments:
+    """Return what the programs take of a chunk of which x, y, sigma and weight are these.
+
+    Parameters
+    ----------
+    features : tuple of int
+        The shape of the predictors but for the rows: (), or (n_features,).
+    n_rows, capacity : int
+        See `Chunk`.
+    """
+    starts = [0 if part is None else part.start for part in operands]
+    block_rows = _rows_of_block(capacity)
+    n_blocks = -(-n_rows // block_rows)
+    last_place = max(n_rows - block_rows, 0)
+    return Arguments(
+        (*features, capacity),
+        np.array([n_blocks, n_rows, last_place, *starts], dtype=np.float64),
+        tuple([None if part is None else part.memory for part in operands]),
+    )
 
 
 class Objective(NamedTuple):

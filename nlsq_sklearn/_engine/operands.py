@@ -81,23 +81,31 @@ def _around(column: np.ndarray, rows: int) -> Operand | None:
         return None
     address = least = _address(column)
     end = address + column.nbytes
+    first = address - address % ALIGNMENT
+    last = first + 8 * (rows + SLACK)
     base = column.base
-    if isinstance(base, np.ndarray) and base.flags.c_contiguous:
+    if last > _end_of_page(end) and isinstance(base, np.ndarray) and base.flags.c_contiguous:
         least = _address(base)
         end = least + base.nbytes
-    first = address - address % ALIGNMENT
-    too_far = first + 8 * (rows + SLACK) - -(-end // _PAGE) * _PAGE
+    too_far = last - _end_of_page(end)
     if too_far > 0:
         first -= -(-too_far // ALIGNMENT) * ALIGNMENT
     start = (address - first) // 8
     is_within = first >= least - least % ALIGNMENT and start + column.size <= rows + SLACK
     if address % 8 or not is_within:
         return None
-    return Operand(np.asarray(_Memory(column, first, rows + SLACK)), start)
+    return Operand(_Memory(column, first, rows + SLACK).as_array(), start)
+
+
+def _end_of_page(address: int) -> int:
+    """Return where the memory page ends in which the byte before an address lies."""
+    return -(-address // _PAGE) * _PAGE
 
 
 class _Memory:
     """Numbers of float64 from an address on, where a column lies that is kept alive."""
+
+    __slots__ = ("__array_interface__", "_column")
 
     def __init__(self, column: np.ndarray, address: int, size: int) -> None:
         self._column = column
@@ -107,6 +115,12 @@ class _Memory:
             "shape": (size,),
             "data": (address, not column.flags.writeable),
         }
+
+    def as_array(self) -> np.ndarray:
+        """Return the numbers as an array, which keeps the column alive."""
+        array = np.asarray(self)
+        del self.__array_interface__  # many are kept, and what it is made of
+        return array
 
 
 def _whole(column: np.ndarray, base: np.ndarray) -> Operand | None:

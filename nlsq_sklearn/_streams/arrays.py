@@ -35,7 +35,7 @@ class ArrayStream:
     ----------
     x : array-like
         Of shape (n_rows,) or (n_features, n_rows) or a sequence of n_features columns; with
-        ``is_table`` of shape (n_rows, n_features).
+        ``is_table`` of shape (n_rows,) or (n_rows, n_features).
     y : array-like of shape (n_rows,)
     sigma : array-like of shape (n_rows,), float or None
         Standard deviation of each row.
@@ -95,7 +95,10 @@ class ArrayStream:
             )
         self._sigma = None if sigma is None else _as_vector(sigma, self.n_rows, "sigma")
         self._weight = None if weight is None else _as_vector(weight, self.n_rows, "sample_weight")
-        self.n_features = self._x[0].shape[1] if is_table else len(self._x)
+        if is_table:
+            self.n_features = 1 if self._x[0].ndim == 1 else self._x[0].shape[1]
+        else:
+            self.n_features = len(self._x)
         self.chunk_rows = min(as_chunk_size(chunk_size), self.n_rows)
         self.n_chunks = -(-self.n_rows // self.chunk_rows)
         self._buffer_rows = buffer_rows or padded_rows(self.chunk_rows)
@@ -128,15 +131,35 @@ class ArrayStream:
             return self._resident
         first, stop = self.rows_of(index)
         rows = self.rows(first, stop)
-        spread = self._known_spread(index)
-        if spread is None and not self._is_trusted:
+        spread = known = self._known_spread(index)
+        if known is None and not self._is_trusted:
             spread = rows.spread()
             rows.check(self._first_row + first, self._x_name, spread)
-            self._remember_spread(index, spread)
         chunk = rows.padded(self._buffer_rows, spread, self._buffers)
-        if self.n_chunks == 1 and self._buffers is None:
-            chunk = self._resident = chunk.to_device()
+        if self.n_chunks == 1:
+            if self._buffers is None:
+                self._resident = chunk.to_device()
+                return self._resident
+            if chunk.ready is not None and self._has_memory_of(rows):
+                self._resident = chunk
+                return chunk
+        if known is None and spread is not None:
+            self._remember_spread(index, spread)
         return chunk
+
+    def _has_memory_of(self, rows: Rows) -> bool:
+        """Return whether rows lie in the arrays themselves, nothing having been converted."""
+        columns = [*rows.columns, rows.y, rows.sigma, rows.weight]
+        arrays = [*self._x, self._y, self._sigma, self._weight]
+        return len(columns) == len(arrays) and all(
+            column is None or np.may_share_memory(column, array)
+            for column, array in zip(columns, arrays, strict=True)
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the only chunk is kept as the programs take it."""
+        return self._resident is not None
 
     def _known_spread(self, index: int) -> Spread | None:
         if self._spreads is None or np.isnan(self._spreads[index, 0]):
@@ -145,6 +168,8 @@ class ArrayStream:
 
     def _is_checked(self) -> bool:
         """Return whether all chunks were looked at."""
+        if self._resident is not None:
+            return self._resident.spread is not None
         return self._spreads is not None and not np.isnan(self._spreads[:, 0]).any()
 
     def _remember_spread(self, index: int, spread: Spread) -> None:

@@ -13,7 +13,8 @@ from dask.typing import Key
 from dask.utils import ensure_dict
 
 from .arrays import ArrayStream
-from .dask_tasks import Layout, Load, reduce_chunks
+from .dask_tasks import Layout, Load, open_chunk, reduce_chunks
+from .rows import Buffers
 
 # Dask takes about half a millisecond for a task, several on a cluster. Small chunks share tasks:
 # up to so many rows, which take some milliseconds, and up to so many chunks.
@@ -27,6 +28,8 @@ _LEAST_TASKS_OF_A_THREAD = 4
 # A chunk that is put together from more pieces than these is left to the workers side by side.
 _MOST_STEPS = 64
 _SHARED = -1
+# Of chunks in memory so many are kept open from pass to pass, at a few kilobytes each.
+_MOST_OPENED = 4096
 
 
 class ChunkGraph:
@@ -64,6 +67,7 @@ class ChunkGraph:
         self.layout = layout
         self._firsts = firsts
         self._sizes = sizes
+        self._opened: dict[int, ArrayStream] = {}
         self._held: dict[int, list[Key]] = {}
         self._owners = self._find_owners()
 
@@ -78,9 +82,21 @@ class ChunkGraph:
         nodes = map(self._graph.__getitem__, self._owners)
         return not self._held and all(isinstance(node, DataNode) for node in nodes)
 
-    def arrays_in_memory(self, index: int) -> list[Any]:
-        """Return the arrays of a chunk, in the order of the layout, of those in memory."""
-        return [self._graph[key].value for key in self._keys[index]]
+    def reduce_in_memory(
+        self, function: Callable[[ArrayStream], Any], index: int, buffers: Buffers
+    ) -> Any:
+        """Return the function of the rows of a chunk in memory, which is kept open if it may be."""
+        rows = self._opened.get(index)
+        if rows is not None:
+            return function(rows)
+        arrays = [self._graph[key].value for key in self._keys[index]]
+        place = int(self._firsts[index]), self._sizes[index]
+        rows = open_chunk(arrays, self.layout, *place, buffers)
+        result = function(rows)
+        # What lies in buffers is gone with the next chunk.
+        if rows.is_ready and len(self._opened) < _MOST_OPENED:
+            self._opened[index] = rows
+        return result
 
     def groups(self, indices: Sequence[int]) -> list[list[int]]:
         """Return the chunks, in order, that each task shall reduce."""

@@ -17,7 +17,6 @@ from dask.system import CPU_COUNT
 from ..exceptions import ChunkError, InvalidRowError, SchedulerLostError
 from .arrays import ArrayStream
 from .dask_graph import ChunkGraph
-from .dask_tasks import open_chunk
 from .rows import Buffers
 from .threads import map_chunks
 
@@ -106,10 +105,8 @@ class ChunkResults:
             index = indices[position]
             if not hasattr(buffers, "own"):
                 buffers.own = Buffers()
-            place = int(self._firsts[index]), self._sizes[index]
             try:
-                arrays = self._graph.arrays_in_memory(index)
-                return self._function(open_chunk(arrays, self._graph.layout, *place, buffers.own))
+                return self._graph.reduce_in_memory(self._function, index, buffers.own)
             except Exception as error:
                 self._raise_failure(index, error)
 

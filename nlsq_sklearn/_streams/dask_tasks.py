@@ -103,13 +103,14 @@ def open_chunk(
     ValueError
         If its arrays don't have the shapes that they were declared with.
     """
-    for name, array in zip(layout.names, arrays, strict=True):
-        _check_shape(name, array, n_rows, layout.n_features)
+    if any(np.shape(array) != (n_rows,) for array in arrays):
+        for name, array in zip(layout.names, arrays, strict=True):
+            _check_shape(name, array, n_rows, layout.n_features)
     # Fewer are padded, and more worked through in parts, to sizes that programs share.
     is_usual = n_rows <= layout.usual_rows and BLOCK_ROWS <= layout.usual_rows < DEFAULT_CHUNK_ROWS
     x, y, *rest = arrays
     return ArrayStream(
-        x if np.ndim(x) == 2 else x[:, np.newaxis],
+        x,
         y,
         rest[0] if layout.has_sigma else None,
         rest[-1] if layout.has_weight else None,

@@ -61,9 +61,10 @@ def read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
 def take(array: np.ndarray, firsts: np.ndarray, run_rows: int) -> np.ndarray:
     """Return scattered runs of rows as float64, one behind the other."""
     runs = sliding_window_view(array, run_rows, axis=0, subok=True)
-    pieces = []
     # The system maps 64 KB around each row of a memory map: they are given back piece by piece.
-    for part in np.array_split(firsts, 16):
+    parts = np.array_split(firsts, 16) if isinstance(_root(array), np.memmap) else [firsts]
+    pieces = []
+    for part in parts:
         pieces.append(np.moveaxis(np.asarray(runs[part], dtype=np.float64), -1, 1))
         _release(array)
     return np.concatenate(pieces).reshape(firsts.size * run_rows, *array.shape[1:])

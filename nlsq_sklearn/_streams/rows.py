@@ -1,12 +1,13 @@
 """Rows as float64 columns: checked, padded for the kernel. What all streams have in common."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from .._engine.equations import Equations
-from .._engine.kernel import BLOCK_ROWS, Chunk, Objective
+from .._engine.kernel import BLOCK_ROWS, Chunk, Objective, as_arguments
 from .._engine.operands import Operand, aligned_zeros, find_operand, operand
 from .._engine.spread import Spread
 from ..exceptions import InvalidRowError
@@ -103,13 +104,13 @@ class Rows(NamedTuple):
         InvalidRowError
             If a value is not finite, a sigma not positive or a weight negative.
         """
+        if self._is_usable(spread):
+            return
         named: list[tuple[str, np.ndarray | None]] = [
             (x_name if len(self.columns) == 1 else f"{x_name}[{i}]", column)
             for i, column in enumerate(self.columns)
         ]
-        if spread is None or not (spread.weight > 0 and np.isfinite(spread.mean)):
-            named.append(("y", self.y))
-        named += [("sigma", self.sigma), ("sample_weight", self.weight)]
+        named += [("y", self.y), ("sigma", self.sigma), ("sample_weight", self.weight)]
         faults = [
             fault
             for name, values in named
@@ -121,6 +122,24 @@ class Rows(NamedTuple):
             row, what, value, advice = min(faults, key=lambda fault: fault[0])
             raise InvalidRowError(f"{what} is {value} in row {first + row}. {advice}")
 
+    def _is_usable(self, spread: Spread | None) -> bool:
+        """Return whether all values can be used, as sums and extremes of them tell."""
+        suspects = list(self.columns)
+        if spread is None or not (spread.weight > 0 and math.isfinite(spread.mean)):
+            suspects.append(self.y)
+        if self.sigma is not None:
+            suspects.append(self.sigma)
+        if self.weight is not None:
+            suspects.append(self.weight)
+        # The sum is finite in nearly all cases and much faster than a look at each value.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not all(math.isfinite(values.sum()) for values in suspects):
+                return False
+        return bool(
+            (self.sigma is None or self.sigma.min() > 0)
+            and (self.weight is None or self.weight.min() >= 0)
+        )
+
     def padded(
         self, n_rows: int, spread: Spread | None = None, buffers: "Buffers | None" = None
     ) -> Chunk:
@@ -129,6 +148,10 @@ class Rows(NamedTuple):
         Else it is copied, and its last block filled up with copies of the last row. Blocks behind
         that are left as they are: most of a small sample, which has the buffers of its stream.
         """
+        if self.y.size >= min(n_rows, BLOCK_ROWS) and len(self.columns) == 1:
+            chunk = self._in_place(n_rows, spread)
+            if chunk is not None:
+                return chunk
         filled = min(n_rows, -(-self.y.size // BLOCK_ROWS) * BLOCK_ROWS)
         places = Buffers() if buffers is None else buffers
         places.begin()
@@ -158,6 +181,17 @@ class Rows(NamedTuple):
         weight, found_weight = (None, None) if self.weight is None else pad(self.weight)
         found = (found_x, found_y, found_sigma, found_weight)
         return Chunk(x, y, sigma, weight, self.y.size, n_rows, found, spread)
+
+    def _in_place(self, n_rows: int, spread: Spread | None) -> Chunk | None:
+        """Return the chunk, ready for the programs, if all its arrays can be taken in place."""
+        arrays = (self.columns[0], self.y, self.sigma, self.weight)
+        found = [None if values is None else find_operand(values, n_rows) for values in arrays]
+        if any(
+            values is not None and part is None for values, part in zip(arrays, found, strict=True)
+        ):
+            return None
+        ready = as_arguments((), self.y.size, n_rows, found)
+        return Chunk(*arrays, self.y.size, n_rows, spread=spread, ready=ready)
 
 
 class Buffers:
@@ -200,10 +234,6 @@ class _Fault(NamedTuple):
 
 
 def _first_not_finite(name: str, values: np.ndarray) -> _Fault | None:
-    # The sum is finite in nearly all cases and much faster than a look at each value.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values.sum()):
-            return None
     invalid = ~np.isfinite(values)
     if not invalid.any():
         return None
