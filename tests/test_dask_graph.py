@@ -1,6 +1,7 @@
 """How tasks are made of the chunks of Dask arrays: many small ones share one, unseen."""
 
 import json
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import dask.array as da
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dask.base import tokenize
 from dask.callbacks import Callback
 from dask.highlevelgraph import HighLevelGraph
 
@@ -22,7 +24,7 @@ from nlsq_sklearn._engine.kernel import Objective
 from nlsq_sklearn._engine.model import trace_model
 from nlsq_sklearn._streams import ArrayStream, open_stream
 from nlsq_sklearn._streams.dask_graph import ChunkGraph
-from nlsq_sklearn._streams.dask_tasks import Layout, open_chunk
+from nlsq_sklearn._streams.dask_tasks import Layout, Travelling, open_chunk
 from nlsq_sklearn._streams.rows import Buffers
 
 N_CHUNKS = 300  # enough for tasks of two chunks
@@ -95,7 +97,8 @@ def test_small_chunks_share_tasks_and_each_keeps_its_equations(data):
     [
         (1, 1_000_000, [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9, 11]]),
         (2, 1_000_000, [[index] for index in range(12)]),
-        (1, 3_000_000, [[index] for index in range(12)]),
+        (1, 6_000_000, [[0, 2], [1, 3], [4, 6], [5, 7], [8, 10], [9, 11]]),
+        (1, 9_000_000, [[index] for index in range(12)]),
     ],
 )
 def test_chunks_that_one_worker_holds_share_tasks(n_threads, rows, expected):
@@ -104,6 +107,29 @@ def test_chunks_that_one_worker_holds_share_tasks(n_threads, rows, expected):
     graph._held = {index: ["lost", index] for index in range(12)}
     places = {index: [f"worker {index % 2}", "another"] for index in range(12)} | {"lost": []}
     assert graph.groups_by_place(range(12), places, n_threads) == expected
+
+
+def test_the_function_is_pickled_once_for_all_tasks_and_arrives_once(data):
+    pickled = []
+
+    class Counted:
+        def __call__(self, rows):
+            return rows.n_rows
+
+        def __reduce__(self):
+            pickled.append(1)
+            return Counted, ()
+
+    chunks = 4 * [ROWS]
+    arrays = [column[: sum(chunks)] for column in computed(data)]
+    graph = ChunkGraph(arrays, Layout("x", 1, False, False, ROWS), np.cumsum([0, *chunks]), chunks)
+    tasks, keys = graph.tasks(Travelling(Counted()), "counted", [[0, 1], [2, 3]])
+    assert len({tokenize(tasks[key]) for key in keys}) == 2
+    assert pickled == []
+    arrived = [pickle.loads(pickle.dumps(tasks[key].func)) for key in keys]
+    assert pickled == [1]
+    assert arrived[0]._function is arrived[1]._function
+    assert [reduction() for reduction in arrived] == [(ROWS, ROWS)] * 2
 
 
 def test_few_chunks_have_a_task_each(data):

@@ -13,7 +13,7 @@ from dask.typing import Key
 from dask.utils import ensure_dict
 
 from .arrays import ArrayStream
-from .dask_tasks import Layout, Load, open_chunk, reduce_chunks
+from .dask_tasks import Layout, Load, Reduction, Travelling, open_chunk
 from .rows import Buffers
 
 # Dask takes about half a millisecond for a task, several on a cluster. Small chunks share tasks:
@@ -23,7 +23,7 @@ _TASK_CHUNKS = 64
 # But reading a chunk may take far longer than reducing it, and then many workers shall share.
 _LEAST_TASKS = 128
 # Chunks that a cluster holds need no reading: more rows share a task, if each thread has some.
-_HELD_TASK_ROWS = 4_194_304
+_HELD_TASK_ROWS = 16_777_216
 _LEAST_TASKS_OF_A_THREAD = 4
 # A chunk that is put together from more pieces than these is left to the workers side by side.
 _MOST_STEPS = 64
@@ -132,7 +132,7 @@ class ChunkGraph:
         return groups
 
     def tasks(
-        self, function: Callable[[ArrayStream], Any], name: str, groups: Sequence[Sequence[int]]
+        self, function: Travelling, name: str, groups: Sequence[Sequence[int]]
     ) -> tuple[dict[Key, Any], list[Key]]:
         """Return a graph that gives a tuple of results for each group, and the groups' keys.
 
@@ -144,7 +144,7 @@ class ChunkGraph:
             needs = tuple(dict.fromkeys(key for load in loads for key in load.needs))
             key: Key = (name, *group)
             refs = map(TaskRef, needs)
-            graph[key] = Task(key, reduce_chunks, function, self.layout, loads, needs, *refs)
+            graph[key] = Task(key, Reduction(key, function, self.layout, loads, needs), *refs)
         keys = list(graph)
         wanted = [key for task in graph.values() for key in task.dependencies]
         while wanted:

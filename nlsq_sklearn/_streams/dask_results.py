@@ -17,6 +17,7 @@ from dask.system import CPU_COUNT
 from ..exceptions import ChunkError, InvalidRowError, SchedulerLostError
 from .arrays import ArrayStream
 from .dask_graph import ChunkGraph
+from .dask_tasks import Travelling
 from .rows import Buffers
 from .threads import map_chunks
 
@@ -56,7 +57,7 @@ class ChunkResults:
         sizes: Sequence[int],
     ) -> None:
         self._graph = graph
-        self._function = function
+        self._function = Travelling(function)
         self._name = name
         self._firsts = firsts
         self._sizes = sizes
@@ -106,7 +107,7 @@ class ChunkResults:
             if not hasattr(buffers, "own"):
                 buffers.own = Buffers()
             try:
-                return self._graph.reduce_in_memory(self._function, index, buffers.own)
+                return self._graph.reduce_in_memory(self._function.function, index, buffers.own)
             except Exception as error:
                 self._raise_failure(index, error)
 

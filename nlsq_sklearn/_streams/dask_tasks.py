@@ -1,8 +1,11 @@
 """What a Dask task does: it loads some chunks, one after the other, and reduces each of them."""
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
+import cloudpickle
 import numpy as np
 from dask.typing import Key
 
@@ -68,20 +71,72 @@ class Load(NamedTuple):
         return [computed[key] for key in self.keys]
 
 
-def reduce_chunks(
-    function: Callable[[ArrayStream], Any],
-    layout: Layout,
-    loads: tuple[Load, ...],
-    needs: tuple[Key, ...],
-    *results: Any,
-) -> tuple[Any, ...]:
-    """Return the function of the rows of each chunk; only one chunk is in memory at a time."""
-    others = dict(zip(needs, results, strict=True))
-    buffers = Buffers()
-    return tuple(
-        function(open_chunk(load.arrays(others), layout, load.first_row, load.n_rows, buffers))
-        for load in loads
-    )
+class Travelling:
+    """A function that is pickled once, for all tasks that take it to other processes.
+
+    A model that is made within a function, or in a notebook, is pickled by value, which takes
+    longer than a small task.
+    """
+
+    def __init__(self, function: Callable[[ArrayStream], Any]) -> None:
+        self.function = function
+
+    @cached_property
+    def _pickled(self) -> bytes:
+        return bytes(cloudpickle.dumps(self.function))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (self._pickled,)
+
+
+@lru_cache(maxsize=8)
+def _arrived(pickled: bytes) -> Travelling:
+    """Return the function in another process, the same one for all tasks."""
+    return Travelling(pickle.loads(pickled))
+
+
+class Reduction:
+    """What a task does: the function of the rows of each of some chunks.
+
+    Parameters
+    ----------
+    key : Key
+        That of the task, which no other has.
+    function : Travelling
+        What is wanted of the rows of a chunk.
+    layout : Layout
+    loads : tuple of Load
+        How each chunk is computed.
+    needs : tuple of keys
+        Results of other tasks that these need.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        function: Travelling,
+        layout: Layout,
+        loads: tuple[Load, ...],
+        needs: tuple[Key, ...],
+    ) -> None:
+        self._key = key
+        self._function = function
+        self._layout = layout
+        self._loads = loads
+        self._needs = needs
+
+    def __dask_tokenize__(self) -> Key:
+        # Dask would else pickle the model, and look through all of it, for each task.
+        return self._key
+
+    def __call__(self, *results: Any) -> tuple[Any, ...]:
+        """Return the result of each chunk; only one chunk is in memory at a time."""
+        others = dict(zip(self._needs, results, strict=True))
+        buffers, layout, function = Buffers(), self._layout, self._function.function
+        return tuple(
+            function(open_chunk(load.arrays(others), layout, load.first_row, load.n_rows, buffers))
+            for load in self._loads
+        )
 
 
 def open_chunk(
