@@ -233,6 +233,36 @@ def test_every_kind_of_memory_map_gives_the_rows_that_numpy_sees_in_it(kind, tmp
     assert (_rows(stream.take(_ROWS[::10])) == expected[::10]).all()
 
 
+@pytest.mark.parametrize("kind", _MAPS)
+def test_what_threads_compute_of_memory_maps_is_what_they_do_of_arrays(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("nlsq_sklearn._streams.arrays.n_threads", lambda: 2)
+    array = _MAPS[kind](tmp_path)
+    maps = ArrayStream(array, array, np.abs(array) + 1, chunk_size=77)
+    expected = np.array(array, dtype=np.float64)
+    arrays = ArrayStream(expected, expected, np.abs(expected) + 1, chunk_size=77)
+    for _ in range(2):
+        sums = [
+            list(s.map_chunks(lambda chunk: chunk.y[: chunk.n_rows].sum())) for s in (maps, arrays)
+        ]
+        assert sums[0] == sums[1]
+
+
+def test_a_memory_map_is_read_where_it_lies(tmp_path, monkeypatch):
+    x = np.linspace(0, 5, 40_000)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    objective = Objective(trace_model(lambda x, a: jnp.exp(-a * x), ("a",), 1), "linear", 1.0)
+    point = np.ones((1, 1))
+    for size in (5000, 8192):
+        in_memory = list(ArrayStream(x, x, chunk_size=size).equations(objective, point, 0))
+        stream = ArrayStream(mapped, mapped, chunk_size=size)
+        with monkeypatch.context() as patch:
+            patch.setattr("nlsq_sklearn._streams.memory_maps.aligned_empty", None)  # for copies
+            on_disk = list(stream.equations(objective, point, 0))
+        assert [e.cost for [e] in on_disk] == [e.cost for [e] in in_memory]
+        assert [e.gram.tolist() for [e] in on_disk] == [e.gram.tolist() for [e] in in_memory]
+
+
 def test_a_matrix_in_a_memory_map_gives_its_predictors(tmp_path):
     for matrix in (_MATRIX, np.asfortranarray(_MATRIX)):
         stream = ArrayStream(_npy(tmp_path, matrix), _ROWS, chunk_size=77)

@@ -13,7 +13,7 @@ from .._engine.kernel import Chunk, Objective, padded_rows
 from .._engine.prediction import predict
 from .._engine.spread import Spread
 from .content import digest_of_arrays
-from .memory_maps import identity, read, take
+from .memory_maps import identity, is_mapped, read, release, take, view
 from .rows import Buffers, Rows
 from .threads import map_chunks, n_threads
 
@@ -129,8 +129,11 @@ class ArrayStream:
         """
         if self._resident is not None:
             return self._resident
-        first, stop = self.rows_of(index)
-        rows = self.rows(first, stop)
+        return self._checked(index, self.rows(*self.rows_of(index)))
+
+    def _checked(self, index: int, rows: Rows) -> Chunk:
+        """Return the chunk that these rows are, which are looked at if they were not before."""
+        first = index * self.chunk_rows
         spread = known = self._known_spread(index)
         if known is None and not self._is_trusted:
             spread = rows.spread()
@@ -182,12 +185,16 @@ class ArrayStream:
 
     def rows(self, first: int = 0, stop: int | None = None) -> Rows:
         """Return rows as they are, unchecked; all of them by default."""
-        stop = self.n_rows if stop is None else stop
+        return self._rows(first, self.n_rows if stop is None else stop, read)
+
+    def _rows(
+        self, first: int, stop: int, get: Callable[[np.ndarray, int, int], np.ndarray]
+    ) -> Rows:
         return Rows(
-            [column for x in self._x for column in _columns_of(read(x, first, stop))],
-            read(self._y, first, stop),
-            None if self._sigma is None else read(self._sigma, first, stop),
-            None if self._weight is None else read(self._weight, first, stop),
+            [column for x in self._x for column in _columns_of(get(x, first, stop))],
+            get(self._y, first, stop),
+            None if self._sigma is None else get(self._sigma, first, stop),
+            None if self._weight is None else get(self._weight, first, stop),
         )
 
     def equations(
@@ -214,10 +221,24 @@ class ArrayStream:
         if stop - first == 1:
             yield function(self.chunk(first))
             return
+        mapped = [
+            array
+            for array in (*self._x, self._y, self._sigma, self._weight)
+            if array is not None and is_mapped(array)
+        ]
+
+        def of_chunk(index: int) -> Result:
+            if not mapped:
+                return function(self.chunk(index))
+            rows = self.rows_of(index)
+            try:
+                return function(self._checked(index, self._rows(*rows, view)))
+            finally:
+                for array in mapped:
+                    release(array[slice(*rows)])
+
         yield from map_chunks(
-            lambda index: function(self.chunk(index)),
-            range(first, stop),
-            n_threads() if self._buffers is None else 1,
+            of_chunk, range(first, stop), n_threads() if self._buffers is None else 1
         )
 
     def sample(self, n_rows: int, n_places: int = SAMPLE_PLACES) -> "ArrayStream":

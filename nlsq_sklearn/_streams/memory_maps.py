@@ -28,7 +28,12 @@ def identity(array: np.ndarray) -> Any:
     return (*file, start, array.dtype.str, array.shape, array.strides)
 
 
-def _release(array: np.ndarray) -> None:
+def is_mapped(array: np.ndarray) -> bool:
+    """Return whether an array is a memory map, or rows of one."""
+    return isinstance(_root(array), np.memmap)
+
+
+def release(array: np.ndarray) -> None:
     """Give the pages of rows that were read back to the system, if they are memory-mapped.
 
     Pages that were read count as memory of the process until they are given back. That keeps a
@@ -47,14 +52,22 @@ def _release(array: np.ndarray) -> None:
     mapping.madvise(mmap.MADV_DONTNEED, first, high - first)
 
 
+def view(array: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Return rows as contiguous float64, where they lie if they are that already.
+
+    Of a memory map they are to be released.
+    """
+    return np.ascontiguousarray(array[first:stop], dtype=np.float64)
+
+
 def read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
     """Return rows as contiguous float64; those of a memory map are copied."""
+    if not is_mapped(array):
+        return view(array, first, stop)
     rows = array[first:stop]
-    if not isinstance(_root(array), np.memmap):
-        return np.ascontiguousarray(rows, dtype=np.float64)
     values = aligned_empty(rows.size).reshape(rows.shape)
     values[...] = rows
-    _release(rows)
+    release(rows)
     return values
 
 
@@ -62,11 +75,11 @@ def take(array: np.ndarray, firsts: np.ndarray, run_rows: int) -> np.ndarray:
     """Return scattered runs of rows as float64, one behind the other."""
     runs = sliding_window_view(array, run_rows, axis=0, subok=True)
     # The system maps 64 KB around each row of a memory map: they are given back piece by piece.
-    parts = np.array_split(firsts, 16) if isinstance(_root(array), np.memmap) else [firsts]
+    parts = np.array_split(firsts, 16) if is_mapped(array) else [firsts]
     pieces = []
     for part in parts:
         pieces.append(np.moveaxis(np.asarray(runs[part], dtype=np.float64), -1, 1))
-        _release(array)
+        release(array)
     return np.concatenate(pieces).reshape(firsts.size * run_rows, *array.shape[1:])
 
 
