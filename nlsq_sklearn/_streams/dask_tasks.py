@@ -89,7 +89,7 @@ class Travelling:
         return _arrived, (self._pickled,)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _arrived(pickled: bytes) -> Travelling:
     """Return the function in another process, the same one for all tasks."""
     return Travelling(pickle.loads(pickled))
