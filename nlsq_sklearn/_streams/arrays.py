@@ -143,8 +143,10 @@ class ArrayStream:
             if self._buffers is None:
                 self._resident = chunk.to_device()
                 return self._resident
-            if chunk.ready is not None and self._has_memory_of(rows):
+            is_looked_at = spread is not None
+            if is_looked_at and chunk.ready is not None and self._has_memory_of(rows):
                 self._resident = chunk
+                self._buffers = None  # needed no more, and others have them
                 return chunk
         if known is None and spread is not None:
             self._remember_spread(index, spread)
@@ -161,7 +163,7 @@ class ArrayStream:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the only chunk is kept as the programs take it."""
+        """Whether the only chunk was looked at, and is kept as the programs take it."""
         return self._resident is not None
 
     def _known_spread(self, index: int) -> Spread | None:
@@ -237,9 +239,14 @@ class ArrayStream:
                 for array in mapped:
                     release(array[slice(*rows)])
 
-        yield from map_chunks(
-            of_chunk, range(first, stop), n_threads() if self._buffers is None else 1
-        )
+        try:
+            yield from map_chunks(
+                of_chunk, range(first, stop), n_threads() if self._buffers is None else 1
+            )
+        finally:
+            # The system maps pages in groups, and some beside the rows of a chunk come back.
+            for array in mapped:
+                release(array)
 
     def sample(self, n_rows: int, n_places: int = SAMPLE_PLACES) -> "ArrayStream":
         """Return about ``n_rows`` rows spread evenly over all, by a rule without randomness.

@@ -85,7 +85,10 @@ class ChunkGraph:
     def reduce_in_memory(
         self, function: Callable[[ArrayStream], Any], index: int, buffers: Buffers
     ) -> Any:
-        """Return the function of the rows of a chunk in memory, which is kept open if it may be."""
+        """Return the function of the rows of a chunk in memory.
+
+        It is kept open for later ones if nothing of it was copied.
+        """
         rows = self._opened.get(index)
         if rows is not None:
             return function(rows)

@@ -72,7 +72,7 @@ class Load(NamedTuple):
 
 
 class Travelling:
-    """A function that is pickled once, for all tasks that take it to other processes.
+    """A function that is pickled once, for all tasks of a pass that take it to other processes.
 
     A model that is made within a function, or in a notebook, is pickled by value, which takes
     longer than a small task.
@@ -89,9 +89,12 @@ class Travelling:
         return _arrived, (self._pickled,)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def _arrived(pickled: bytes) -> Travelling:
-    """Return the function in another process, the same one for all tasks."""
+    """Return the function in another process, the same one for all tasks of a pass.
+
+    It stays there until another one comes.
+    """
     return Travelling(pickle.loads(pickled))
 
 

@@ -55,9 +55,10 @@ def release(array: np.ndarray) -> None:
 def view(array: np.ndarray, first: int, stop: int) -> np.ndarray:
     """Return rows as contiguous float64, where they lie if they are that already.
 
-    Of a memory map they are to be released.
+    Those of a memory map are released by the caller, when it is done with them.
     """
-    return np.ascontiguousarray(array[first:stop], dtype=np.float64)
+    # A plain array knows the memory around its rows, a `numpy.memmap` only these.
+    return np.ascontiguousarray(np.asarray(array)[first:stop], dtype=np.float64)
 
 
 def read(array: np.ndarray, first: int, stop: int) -> np.ndarray:
