@@ -49,7 +49,7 @@ class Arguments(NamedTuple):
     Attributes
     ----------
     shape : tuple of int
-        That of the predictors.
+        Of the predictors, with the capacity of the chunk for its rows.
     places : ndarray of shape (7,)
         The blocks, the rows, where the last block begins, and where x, y, sigma and weight begin in
         their memory. In one array: each argument takes its time on the way.
@@ -75,8 +75,6 @@ class Chunk(NamedTuple):
         The rows that are not padding.
     capacity : int
         The rows that the programs take; chunks of other sizes share them.
-    found : tuple of Operand or None
-        The four arrays as the programs take them, each where that is known.
     spread : Spread or None
         How y scatters about its mean, where that is known.
     ready : Arguments or None
@@ -89,7 +87,6 @@ class Chunk(NamedTuple):
     weight: Any
     n_rows: int
     capacity: int
-    found: tuple[Operand | None, ...] = (None, None, None, None)
     spread: Spread | None = None
     ready: Arguments | None = None
 
@@ -105,8 +102,8 @@ class Chunk(NamedTuple):
         if self.ready is not None:
             return self.ready
         operands = [
-            found or (None if column is None else operand(column, self.capacity))
-            for column, found in zip(self[:4], self.found, strict=True)
+            None if column is None else operand(column, self.capacity)
+            for column in (self.x, self.y, self.sigma, self.weight)
         ]
         return as_arguments(self.x.shape[:-1], self.n_rows, self.capacity, operands)
 

@@ -141,7 +141,7 @@ class Subproblem:
         self._root_metric = np.minimum(scale / self._unit, 1e120)
         self._params = params
         self._bounds = None if bounds.are_open else bounds
-        self._undamped = self._within_box(self._least_solution(), 0.0)
+        self._undamped = self._within_box(self._least_solution())
         self._full_step = self._step(self._undamped[0], 0.0)
 
     @cached_property
@@ -170,14 +170,17 @@ class Subproblem:
                 return _Damped(raised, factor)
             ridge *= 10
 
-    def _within_box(self, q: np.ndarray, damping: float) -> tuple[np.ndarray, np.ndarray | None]:
+    def _within_box(
+        self, q: np.ndarray, damped: _Damped | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the minimiser in the box, given that without one, and the mask of what is free.
 
         None instead of a mask says that all is.
         """
         if self._bounds is None or self._box.contain(q):
             return q, None
-        return _solve_in_box(self._damped(damping).matrix, self._gradient, *self._box)
+        matrix = (damped or self._damped(0.0)).matrix
+        return _solve_in_box(matrix, self._gradient, *self._box)
 
     def _least_solution(self) -> np.ndarray:
         """Return the minimiser without a box; of several the shortest, up to rounding.
@@ -244,7 +247,7 @@ class Subproblem:
             if not least < damping < most:
                 damping = max(1e-3 * most, math.sqrt(least) * math.sqrt(most))
             damped = self._damped(damping)
-            q, free = self._within_box(-_solved(damped.factor, self._gradient), damping)
+            q, free = self._within_box(-_solved(damped.factor, self._gradient), damped)
             length = self._length(q)
             if abs(length - radius) <= _RADIUS_SLACK * radius:
                 break

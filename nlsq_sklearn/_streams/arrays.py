@@ -143,8 +143,7 @@ class ArrayStream:
             if self._buffers is None:
                 self._resident = chunk.to_device()
                 return self._resident
-            is_looked_at = spread is not None
-            if is_looked_at and chunk.ready is not None and self._has_memory_of(rows):
+            if spread is not None and self._has_memory_of(chunk):
                 self._resident = chunk
                 self._buffers = None  # needed no more, and others have them
                 return chunk
@@ -152,11 +151,11 @@ class ArrayStream:
             self._remember_spread(index, spread)
         return chunk
 
-    def _has_memory_of(self, rows: Rows) -> bool:
-        """Return whether rows lie in the arrays themselves, nothing having been converted."""
-        columns = [*rows.columns, rows.y, rows.sigma, rows.weight]
-        arrays = [*self._x, self._y, self._sigma, self._weight]
-        return len(columns) == len(arrays) and all(
+    def _has_memory_of(self, chunk: Chunk) -> bool:
+        """Return whether a chunk lies in the arrays themselves, nothing of it copied."""
+        columns = (chunk.x, chunk.y, chunk.sigma, chunk.weight)
+        arrays = (self._x[0], self._y, self._sigma, self._weight)
+        return all(
             column is None or np.may_share_memory(column, array)
             for column, array in zip(columns, arrays, strict=True)
         )

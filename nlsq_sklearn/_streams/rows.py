@@ -148,10 +148,6 @@ class Rows(NamedTuple):
         Else it is copied, and its last block filled up with copies of the last row. Blocks behind
         that are left as they are: most of a small sample, which has the buffers of its stream.
         """
-        if self.y.size >= min(n_rows, BLOCK_ROWS) and len(self.columns) == 1:
-            chunk = self._in_place(n_rows, spread)
-            if chunk is not None:
-                return chunk
         filled = min(n_rows, -(-self.y.size // BLOCK_ROWS) * BLOCK_ROWS)
         places = Buffers() if buffers is None else buffers
         places.begin()
@@ -180,18 +176,8 @@ class Rows(NamedTuple):
         sigma, found_sigma = (None, None) if self.sigma is None else pad(self.sigma)
         weight, found_weight = (None, None) if self.weight is None else pad(self.weight)
         found = (found_x, found_y, found_sigma, found_weight)
-        return Chunk(x, y, sigma, weight, self.y.size, n_rows, found, spread)
-
-    def _in_place(self, n_rows: int, spread: Spread | None) -> Chunk | None:
-        """Return the chunk, ready for the programs, if all its arrays can be taken in place."""
-        arrays = (self.columns[0], self.y, self.sigma, self.weight)
-        found = [None if values is None else find_operand(values, n_rows) for values in arrays]
-        if any(
-            values is not None and part is None for values, part in zip(arrays, found, strict=True)
-        ):
-            return None
-        ready = as_arguments((), self.y.size, n_rows, found)
-        return Chunk(*arrays, self.y.size, n_rows, spread=spread, ready=ready)
+        ready = as_arguments(x.shape[:-1], self.y.size, n_rows, found)
+        return Chunk(x, y, sigma, weight, self.y.size, n_rows, spread, ready)
 
 
 class Buffers:
