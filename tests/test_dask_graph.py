@@ -233,8 +233,28 @@ def test_chunks_in_memory_are_opened_once_if_nothing_is_copied(dtype, monkeypatc
     if dtype == np.float32:
         assert passes == [40, 40, 40]  # the buffers that they are copied to serve the next one
     else:
-        assert passes[0] == 40
-        assert passes[2] <= 5  # those that end too near the end of a page
+        # Those that end too near the end of a page are opened each time.
+        assert 40 <= passes[0] <= 45
+        assert passes[2] <= 5
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_chunks_that_are_kept_open_are_looked_at(name):
+    columns = {"x": np.linspace(0, 5, 200_000), "y": np.linspace(1, 2, 200_000)}
+    columns[name][[57_003, 123_456]] = np.nan, np.inf
+    chunked = [da.from_array(c, chunks=20_000, name=False).persist() for c in columns.values()]
+    with pytest.raises(InvalidRowError, match=f"{name} is nan in row 57003"):
+        all_equations(open_stream(*chunked))
+
+
+def test_chunks_that_are_kept_open_know_how_their_rows_scatter():
+    x, y = np.linspace(0, 5, 200_000), np.random.default_rng(4).normal(100, 2, 200_000)
+    chunked = [da.from_array(c, chunks=20_000, name=False).persist() for c in (x, y)]
+    stream = open_stream(*chunked)
+    for _ in range(2):
+        spreads = [equations.spread for equations, *_ in all_equations(stream)]
+        total = sum(spreads[1:], start=spreads[0])
+        np.testing.assert_allclose(total.squares, y.size * y.var(), rtol=1e-9)
 
 
 def test_one_chunk_that_must_be_computed_makes_all_share_less(data):

@@ -87,7 +87,11 @@ def _squares_about(mean: float, y: np.ndarray, weight: np.ndarray | None) -> flo
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the sum of products, in blocks of fixed size."""
-    whole = a.size // _BLOCK_ROWS * _BLOCK_ROWS
-    blocks = np.vecdot(a[:whole].reshape(-1, _BLOCK_ROWS), b[:whole].reshape(-1, _BLOCK_ROWS))
-    return float(blocks.sum() + np.vecdot(a[whole:], b[whole:]))
+    """Return the sum of products, in blocks of equal size and the few rows that remain."""
+    n_blocks = max(1, -(-a.size // _BLOCK_ROWS))
+    rows = a.size // n_blocks
+    whole = n_blocks * rows
+    total = np.vecdot(a[:whole].reshape(n_blocks, rows), b[:whole].reshape(n_blocks, rows)).sum()
+    # No second `vecdot`, which lets another thread in however short it is: to wait for it takes
+    # longer than the sum.
+    return float(total if whole == a.size else total + (a[whole:] * b[whole:]).sum())

@@ -127,43 +127,41 @@ class ArrayStream:
         ValueError
             If a value in it can't be used; the message names the row.
         """
-        if self._resident is not None:
-            return self._resident
-        return self._checked(index, self.rows(*self.rows_of(index)))
+        if self._resident is None:
+            return self._checked(index, self.rows(*self.rows_of(index)))
+        if self._resident.spread is None and not self._is_trusted:
+            self._resident = self._resident._replace(spread=self._look(index, self.rows()))
+        return self._resident
 
     def _checked(self, index: int, rows: Rows) -> Chunk:
         """Return the chunk that these rows are, which are looked at if they were not before."""
-        first = index * self.chunk_rows
         spread = known = self._known_spread(index)
         if known is None and not self._is_trusted:
-            spread = rows.spread()
-            rows.check(self._first_row + first, self._x_name, spread)
+            spread = self._look(index, rows)
         chunk = rows.padded(self._buffer_rows, spread, self._buffers)
-        if self.n_chunks == 1:
-            if self._buffers is None:
-                self._resident = chunk.to_device()
-                return self._resident
-            if spread is not None and self._has_memory_of(chunk):
-                self._resident = chunk
-                self._buffers = None  # needed no more, and others have them
-                return chunk
+        if self.n_chunks == 1 and self._buffers is None:
+            self._resident = chunk.to_device()
+            return self._resident
         if known is None and spread is not None:
             self._remember_spread(index, spread)
         return chunk
 
-    def _has_memory_of(self, chunk: Chunk) -> bool:
-        """Return whether a chunk lies in the arrays themselves, nothing of it copied."""
-        columns = (chunk.x, chunk.y, chunk.sigma, chunk.weight)
-        arrays = (self._x[0], self._y, self._sigma, self._weight)
-        return all(
-            column is None or np.may_share_memory(column, array)
-            for column, array in zip(columns, arrays, strict=True)
-        )
+    def _look(self, index: int, rows: Rows) -> Spread:
+        """Return how y scatters in the rows of a chunk, and raise if a value can't be used."""
+        spread = rows.spread()
+        rows.check(self._first_row + index * self.chunk_rows, self._x_name, spread)
+        return spread
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the only chunk was looked at, and is kept as the programs take it."""
-        return self._resident is not None
+    def keep_in_place(self) -> bool:
+        """Make the only chunk ready, its values not looked at; return False if it must be copied.
+
+        Threads then have less to do that only one of them can do at a time.
+        """
+        chunk = self.rows().in_place(self._buffer_rows) if self.n_chunks == 1 else None
+        if chunk is not None:
+            self._resident = chunk
+            self._buffers = None  # needed no more, and others have them
+        return chunk is not None
 
     def _known_spread(self, index: int) -> Spread | None:
         if self._spreads is None or np.isnan(self._spreads[index, 0]):

@@ -67,7 +67,7 @@ class ChunkGraph:
         self.layout = layout
         self._firsts = firsts
         self._sizes = sizes
-        self._opened: dict[int, ArrayStream] = {}
+        self._opened: dict[int, ArrayStream | None] = {}  # None is one that must be copied
         self._held: dict[int, list[Key]] = {}
         self._owners = self._find_owners()
 
@@ -82,24 +82,35 @@ class ChunkGraph:
         nodes = map(self._graph.__getitem__, self._owners)
         return not self._held and all(isinstance(node, DataNode) for node in nodes)
 
+    def open_in_memory(self, indices: Sequence[int]) -> None:
+        """Open chunks in memory that need no copy, and keep them open for later passes."""
+        buffers = Buffers()
+        for index in indices:
+            if index in self._opened or len(self._opened) == _MOST_OPENED:
+                continue
+            size = self._sizes[index]
+            # Others are opened in their turn, and an error comes in its turn then.
+            is_plain = all(
+                isinstance(a, np.ndarray)
+                and a.shape in ((size,), (size, 1))
+                and a.dtype == np.float64
+                for a in self._arrays_of(index)
+            )
+            rows = self._open(index, buffers) if is_plain else None
+            self._opened[index] = rows if rows is not None and rows.keep_in_place() else None
+
     def reduce_in_memory(
         self, function: Callable[[ArrayStream], Any], index: int, buffers: Buffers
     ) -> Any:
-        """Return the function of the rows of a chunk in memory.
+        """Return the function of the rows of a chunk in memory."""
+        return function(self._opened.get(index) or self._open(index, buffers))
 
-        It is kept open for later ones if nothing of it was copied.
-        """
-        rows = self._opened.get(index)
-        if rows is not None:
-            return function(rows)
-        arrays = [self._graph[key].value for key in self._keys[index]]
+    def _open(self, index: int, buffers: Buffers) -> ArrayStream:
         place = int(self._firsts[index]), self._sizes[index]
-        rows = open_chunk(arrays, self.layout, *place, buffers)
-        result = function(rows)
-        # What lies in buffers is gone with the next chunk.
-        if rows.is_ready and len(self._opened) < _MOST_OPENED:
-            self._opened[index] = rows
-        return result
+        return open_chunk(self._arrays_of(index), self.layout, *place, buffers)
+
+    def _arrays_of(self, index: int) -> list[np.ndarray]:
+        return [self._graph[key].value for key in self._keys[index]]
 
     def groups(self, indices: Sequence[int]) -> list[list[int]]:
         """Return the chunks, in order, that each task shall reduce."""

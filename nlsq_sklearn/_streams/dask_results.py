@@ -100,10 +100,11 @@ class ChunkResults:
 
     def _by_threads(self, indices: Sequence[int], n_threads: int) -> Iterator[Any]:
         """Have arrays in memory reduced as they lie: nothing is left for a scheduler to do."""
+        # By one thread before the others begin: they would wait for each other all the time.
+        self._graph.open_in_memory(indices)
         buffers = threading.local()
 
-        def reduce(position: int) -> Any:
-            index = indices[position]
+        def reduce(index: int) -> Any:
             if not hasattr(buffers, "own"):
                 buffers.own = Buffers()
             try:
@@ -111,7 +112,7 @@ class ChunkResults:
             except Exception as error:
                 self._raise_failure(index, error)
 
-        yield from map_chunks(reduce, range(len(indices)), n_threads)
+        yield from map_chunks(reduce, indices, n_threads)
 
     def _groups_by_place(self, indices: Sequence[int]) -> list[list[int]]:
         try:

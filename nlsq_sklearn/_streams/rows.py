@@ -179,6 +179,20 @@ class Rows(NamedTuple):
         ready = as_arguments(x.shape[:-1], self.y.size, n_rows, found)
         return Chunk(x, y, sigma, weight, self.y.size, n_rows, spread, ready)
 
+    def in_place(self, n_rows: int) -> Chunk | None:
+        """Return a chunk for programs that take ``n_rows`` where its values lie.
+
+        None if it must be copied, or has less than a block.
+        """
+        if len(self.columns) > 1 or self.y.size < min(n_rows, BLOCK_ROWS):
+            return None
+        columns = (self.columns[0], self.y, self.sigma, self.weight)
+        found = [None if c is None else find_operand(c, n_rows) for c in columns]
+        if any(c is not None and f is None for c, f in zip(columns, found, strict=True)):
+            return None
+        ready = as_arguments((), self.y.size, n_rows, found)
+        return Chunk(*columns, self.y.size, n_rows, ready=ready)
+
 
 class Buffers:
     """Arrays that chunks are copied to, the same ones for each chunk in turn.

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
@@ -17,7 +17,7 @@ _MOST_WAITING = 8
 
 
 def map_chunks(
-    function: Callable[[int], Result], indices: range, n_threads: int
+    function: Callable[[int], Result], indices: Sequence[int], n_threads: int
 ) -> Iterator[Result]:
     """Yield ``function(index)`` in the order of the indices, computed by several threads.
 
@@ -42,7 +42,9 @@ class _Work(Generic[Result]):
     So nothing is left to hang on where a caller never comes back.
     """
 
-    def __init__(self, function: Callable[[int], Result], indices: range, n_threads: int) -> None:
+    def __init__(
+        self, function: Callable[[int], Result], indices: Sequence[int], n_threads: int
+    ) -> None:
         self._function = function
         self._indices = indices
         self._most_ahead = n_threads + _MOST_WAITING
