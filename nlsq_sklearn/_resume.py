@@ -3,7 +3,7 @@
 import functools
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -60,8 +60,7 @@ class Keeper:
     checkpoint : JSONCheckpoint
     identity : mapping
         What the checkpoint is tied to: model, settings, data.
-    n_chunks : int
-        Chunks of a pass.
+    stream : Stream
     past : Past
     """
 
@@ -69,12 +68,12 @@ class Keeper:
         self,
         checkpoint: JSONCheckpoint,
         identity: Mapping[str, Any],
-        n_chunks: int,
+        stream: Stream,
         past: Past,
     ) -> None:
         self._saver = Saver(checkpoint)
         self._identity = identity
-        self._n_chunks = n_chunks
+        self._stream = stream
         self._started_at = time.monotonic() - past.elapsed
         self._resumes = past.resumes
         self._unsaved: FitState | None = None
@@ -150,16 +149,18 @@ class Keeper:
 
     def _record(self, state: FitState) -> dict[str, Any]:
         record = to_record(state)
+        n_chunks = self._stream.n_chunks
+        n_read = _n_read(state.n_passes, state.next_chunk, n_chunks)
         return {
             "iteration": state.n_iter,
             "params": record.pop("params"),
             "phase": _phase(state),
-            "chunk": [state.next_chunk, self._n_chunks],
+            "chunk": [state.next_chunk, n_chunks],
             "elapsed_seconds": round(time.monotonic() - self._started_at, 3),
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "resumes": [list(place) for place in self._resumes],
             "versions": _versions(),
-            "identity": self._identity,
+            "identity": _with_content(self._identity, self._stream.token(n_read)),
             "state": record,
         }
 
@@ -181,13 +182,13 @@ def run_resumable(
     state, past, keeper = None, Past(), None
     if checkpoint is not None:
         checkpoint = at_fixed_place(checkpoint)
-        identity = with_few_words(identify(problem, stream))
+        identity = with_few_words(identify(problem, stream, n_read=0))
         if resume is not Resume.NEVER:
-            state, past = _restore_if_needed(checkpoint, identity, stream.n_chunks, resume)
+            state, past = _restore_if_needed(checkpoint, identity, stream, resume)
         if state is not None and state.has_begun and not state.status.is_converged:
             place = state.n_passes, state.next_chunk
             past = past._replace(resumes=(*past.resumes, place))
-        keeper = Keeper(checkpoint, identity, stream.n_chunks, past)
+        keeper = Keeper(checkpoint, identity, stream, past)
     if problem.lacks_start and (state is None or not state.has_begun):
         problem = guess_start(problem, stream, state)
     if state is None:
@@ -206,11 +207,11 @@ def run_resumable(
 
 
 def _restore_if_needed(
-    checkpoint: JSONCheckpoint, identity: Mapping[str, Any], n_chunks: int, resume: Resume
+    checkpoint: JSONCheckpoint, identity: Mapping[str, Any], stream: Stream, resume: Resume
 ) -> tuple[FitState | None, Past]:
     """Return the state to go on from; None where there is none and none must be."""
     try:
-        return restore(checkpoint, identity, n_chunks)
+        return restore(checkpoint, identity, stream.n_chunks, stream.token)
     except CheckpointNotFoundError:
         if resume is Resume.MUST:
             raise
@@ -228,16 +229,29 @@ def _restore_if_needed(
     return None, Past()
 
 
-def identify(problem: Problem, stream: Stream) -> dict[str, Any]:
-    """Return what a checkpoint of this fit is tied to, in terms that JSON can hold."""
+def identify(problem: Problem, stream: Stream, n_read: int | None = None) -> dict[str, Any]:
+    """Return what a checkpoint of this fit is tied to, in terms that JSON can hold.
+
+    Parameters
+    ----------
+    n_read : int or None
+        The chunks that the fit has read, to whose content the checkpoint is tied: all of them with
+        None. Others need not be read for that, and those are hashed while they are in the cache.
+    """
     identity = identify_model(problem)
     identity["settings"]["chunk_size"] = stream.chunk_size
-    identity["data"] = {
-        "rows": stream.n_rows,
-        "predictors": stream.n_features,
-        "content": stream.token(),
-    }
-    return identity
+    identity["data"] = {"rows": stream.n_rows, "predictors": stream.n_features}
+    return _with_content(identity, stream.token(n_read))
+
+
+def _n_read(n_passes: int, next_chunk: int, n_chunks: int) -> int:
+    """Return how many chunks a fit has read."""
+    return n_chunks if n_passes > 0 else min(next_chunk, n_chunks)
+
+
+def _with_content(identity: Mapping[str, Any], token: str) -> dict[str, Any]:
+    """Return an identity that is tied to the data that were read."""
+    return {**identity, "data": {**identity["data"], "content": token}}
 
 
 def with_few_words(identity: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -287,9 +301,18 @@ def identify_model(problem: Problem) -> dict[str, Any]:
 
 
 def restore(
-    checkpoint: JSONCheckpoint, identity: Mapping[str, Any], n_chunks: int
+    checkpoint: JSONCheckpoint,
+    identity: Mapping[str, Any],
+    n_chunks: int,
+    token: Callable[[int], str] | None = None,
 ) -> tuple[FitState, Past]:
     """Return the state of the newest checkpoint, and what the fit went through until then.
+
+    Parameters
+    ----------
+    token : callable or None
+        From a number of chunks to the key of their content, which takes the place of the
+        identity's: the checkpoint is tied to what the fit had read when it was saved.
 
     Raises
     ------
@@ -304,6 +327,10 @@ def restore(
     try:
         saved_identity = with_few_words(dict(record["identity"]))
         saved_versions = dict(record["versions"])
+        if token is not None:
+            n_passes = count_from_record(record["state"]["n_passes"])
+            next_chunk = count_from_record(record["state"]["next_chunk"])
+            identity = _with_content(identity, token(_n_read(n_passes, next_chunk, n_chunks)))
         require_compatible(saved_identity, identity, path)
         state, past = parse(record, identity["number of parameters"], n_chunks)
     except IncompatibleCheckpointError:

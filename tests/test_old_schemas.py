@@ -72,7 +72,8 @@ def test_a_record_of_each_schema_is_loaded_with_its_numbers(directory, expected)
 @pytest.mark.filterwarnings("ignore:The checkpoint was saved by other versions")
 def test_a_fit_of_each_schema_goes_on_to_the_known_answer(directory, monkeypatch, request):
     identity = saved_identity(directory)
-    monkeypatch.setattr(_resume, "identify", lambda problem, stream: identity)
+    monkeypatch.setattr(_resume, "identify", lambda problem, stream, n_read: identity)
+    monkeypatch.setattr(_resume, "_with_content", lambda identity, token: identity)
     x, y = data()
     result = optimizer(directory).fit(x, y, P0, resume=True)
     assert result.success

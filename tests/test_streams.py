@@ -422,16 +422,56 @@ def test_the_token_of_arrays_in_memory_is_that_of_their_content():
 
 
 def test_the_token_is_the_same_in_each_environment_however_many_threads(monkeypatch):
-    y = np.arange(2.5 * 2**20)  # three blocks of 8 MB, the last not full
-    total = xxhash.xxh3_128()
-    for part in (y[::-1], y, np.full(y.size, 0.5)):
-        total.update(f"('<f8', ({y.size},))".encode())
-        for first in range(0, y.size, 2**20):
-            total.update(xxhash.xxh3_128_digest(part[first : first + 2**20].tobytes()))
-    total.update(b"None")
+    y = np.arange(2.5 * 2**18)  # three chunks, the last not full
+    parts = (y[::-1], y, np.full(y.size, 0.5))
+    header = repr([*[("<f8", (y.size,))] * 3, None])
+    digests = [
+        xxhash.xxh3_128_digest(part[first : first + 2**18].tobytes())
+        for first in range(0, y.size, 2**18)
+        for part in parts
+    ]
+    expected = [
+        xxhash.xxh3_128_hexdigest(header.encode() + b"".join(digests[: 3 * n])) for n in range(4)
+    ]
     for n in (1, 2, 3):
         monkeypatch.setattr(content, "n_threads", lambda n=n: n)
-        assert ArrayStream(y[::-1], y, 0.5).token() == total.hexdigest()
+        assert ArrayStream(y[::-1], y, 0.5).token() == expected[-1]
+        stream = ArrayStream(y[::-1], y, 0.5)
+        assert [stream.token(n_chunks) for n_chunks in range(4)] == expected
+
+
+def test_chunks_are_hashed_as_they_are_looked_at(monkeypatch):
+    hashed = []
+
+    def noted(data):
+        hashed.append(data.nbytes)
+        return xxh3_128_digest(data)
+
+    xxh3_128_digest = xxhash.xxh3_128_digest
+    monkeypatch.setattr(xxhash, "xxh3_128_digest", noted)
+    y = np.linspace(1, 2, 1000)
+    stream = ArrayStream(y, y, chunk_size=100)
+    stream.check()
+    assert not hashed, "nobody asked for a token"
+    stream = ArrayStream(y, y, chunk_size=100)
+    stream.token(0)
+    assert not hashed
+    stream.check()
+    assert hashed == [800] * 20
+    assert stream.token() == ArrayStream(y, y, chunk_size=100).token()
+    assert len(hashed) == 40, "what is hashed is not hashed again"
+
+
+def test_the_token_of_some_chunks_knows_nothing_of_the_others():
+    y = np.linspace(1, 2, 1000)
+    other = y.copy()
+    other[250] += 1
+    tokens = [
+        [ArrayStream(values, y, chunk_size=100).token(n) for n in range(11)]
+        for values in (y, other)
+    ]
+    assert [a == b for a, b in zip(*tokens, strict=True)] == [True] * 3 + [False] * 8
+    assert len(set(tokens[0])) == 11
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4, 8])

@@ -24,7 +24,7 @@ class _CopiedStream(ArrayStream):
 
     origin: tuple[Any, ...] = ()
 
-    def token(self) -> str:
+    def token(self, n_chunks: int | None = None) -> str:
         return str(tokenize(self.origin))
 
 

@@ -12,7 +12,7 @@ from .._engine.equations import Equations
 from .._engine.kernel import Chunk, Objective, padded_rows
 from .._engine.prediction import predict
 from .._engine.spread import Spread
-from .content import digest_of_arrays
+from .content import Content
 from .memory_maps import identity, is_mapped, read, release, take, view
 from .rows import Buffers, Rows
 from .threads import map_chunks, n_threads
@@ -108,6 +108,7 @@ class ArrayStream:
         self._spreads: np.ndarray | None = None if self.n_chunks == 1 else self._no_spreads()
         self._buffers = buffers
         self._resident: Chunk | None = None
+        self._content: Content | None = None
 
     @property
     def chunk_size(self) -> int:
@@ -130,7 +131,8 @@ class ArrayStream:
         if self._resident is None:
             return self._checked(index, self.rows(*self.rows_of(index)))
         if self._resident.spread is None and not self._is_trusted:
-            self._resident = self._resident._replace(spread=self._look(index, self.rows()))
+            spread = self._known_spread(index) or self._look(index, self.rows())
+            self._resident = self._resident._replace(spread=spread)
         return self._resident
 
     def _checked(self, index: int, rows: Rows) -> Chunk:
@@ -150,6 +152,8 @@ class ArrayStream:
         """Return how y scatters in the rows of a chunk, and raise if a value can't be used."""
         spread = rows.spread()
         rows.check(self._first_row + index * self.chunk_rows, self._x_name, spread)
+        if self._content is not None:
+            self._content.read(index)
         return spread
 
     def keep_in_place(self) -> bool:
@@ -295,7 +299,9 @@ class ArrayStream:
     def check(self) -> None:
         """Look through all rows in order, and raise for the first that can't be used."""
         for index in range(self.n_chunks):
-            self.chunk(index)
+            if self._known_spread(index) is None:
+                rows = self.rows(*self.rows_of(index))
+                self._remember_spread(index, self._look(index, rows))
 
     def behind(self, earlier: Rows) -> "ArrayStream":
         """Return these rows behind some earlier ones."""
@@ -318,10 +324,16 @@ class ArrayStream:
         """Yield a function of all rows."""
         yield function(self)
 
-    def token(self) -> str:
-        """Return a key of the data: content of arrays in memory, file and time of memory maps."""
-        parts = [*self._x, self._y, self._sigma, self._weight]
-        return digest_of_arrays([None if part is None else identity(part) for part in parts])
+    def token(self, n_chunks: int | None = None) -> str:
+        """Return a key of the data: content of arrays in memory, file and time of memory maps.
+
+        From the first call on chunks are hashed as they are looked at.
+        """
+        if self._content is None:
+            parts = [*self._x, self._y, self._sigma, self._weight]
+            known = [None if part is None else identity(part) for part in parts]
+            self._content = Content(known, self.n_rows, self.chunk_rows)
+        return self._content.token(self.n_chunks if n_chunks is None else n_chunks)
 
     def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
         """Return which row makes the model infinite or NaN at a point, in words."""

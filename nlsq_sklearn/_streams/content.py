@@ -11,30 +11,52 @@ from .threads import map_chunks, n_threads
 _BLOCK_BYTES = 8 * 2**20
 
 
-def digest_of_arrays(parts: Sequence[Any]) -> str:
-    """Return a key of arrays, by their type, shape and content, and of other values by their repr.
+class Content:
+    """Digests of the rows of some arrays, chunk by chunk.
 
-    Not by Dask's ``tokenize``: which hash it takes depends on what is installed, and threads do
-    not share its work.
+    A chunk that was just read is hashed at no cost, since it is in the cache still.
+
+    Parameters
+    ----------
+    parts : sequence
+        Arrays with the same number of rows, and other values that stand for themselves.
+    n_rows : int
+        Those of the arrays.
+    chunk_rows : int
+        Rows in a chunk.
     """
-    total = xxhash.xxh3_128()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            total.update(repr((part.dtype.str, part.shape)).encode())
-            for digest in _digests_of_blocks(part):
-                total.update(digest)
-        else:
-            total.update(repr(part).encode())
-    return total.hexdigest()
 
+    def __init__(self, parts: Sequence[Any], n_rows: int, chunk_rows: int) -> None:
+        self._arrays = [part for part in parts if isinstance(part, np.ndarray)]
+        self._header = repr(
+            [
+                (part.dtype.str, part.shape) if isinstance(part, np.ndarray) else part
+                for part in parts
+            ]
+        )
+        self._chunk_rows = chunk_rows
+        self._digests: list[bytes | None] = [None] * -(-n_rows // chunk_rows)
 
-def _digests_of_blocks(array: np.ndarray) -> list[bytes]:
-    """Return a digest of each block of rows, computed by threads."""
-    rows = max(1, _BLOCK_BYTES * len(array) // max(array.size * array.itemsize, 1))
+    def read(self, index: int) -> None:
+        """Hash a chunk, if it was not."""
+        if self._digests[index] is not None:
+            return
+        rows = slice(index * self._chunk_rows, (index + 1) * self._chunk_rows)
+        # Not by Dask's `tokenize`: which hash it takes depends on what is installed.
+        hashed = (xxhash.xxh3_128_digest(np.ascontiguousarray(a[rows]).data) for a in self._arrays)
+        self._digests[index] = b"".join(hashed)
 
-    def digest(index: int) -> bytes:
-        block = np.ascontiguousarray(array[index * rows : (index + 1) * rows])
-        return xxhash.xxh3_128_digest(block.data)
+    def token(self, n_chunks: int) -> str:
+        """Return a key of the first chunks, which are hashed by threads if they were not."""
+        missing = [i for i, digest in enumerate(self._digests[:n_chunks]) if digest is None]
+        row_bytes = sum(array[:1].nbytes for array in self._arrays)
+        at_once = max(1, _BLOCK_BYTES // max(1, self._chunk_rows * row_bytes))
 
-    blocks = range(-(-len(array) // rows))
-    return [digest(0)] if len(blocks) == 1 else list(map_chunks(digest, blocks, n_threads()))
+        def read(first: int) -> None:
+            for index in missing[first : first + at_once]:
+                self.read(index)
+
+        for _ in map_chunks(read, range(0, len(missing), at_once), n_threads()):
+            pass
+        digests = [digest for digest in self._digests[:n_chunks] if digest is not None]
+        return xxhash.xxh3_128_hexdigest(self._header.encode() + b"".join(digests))
