@@ -11,7 +11,6 @@ import jax
 from jax.extend.backend import get_default_device
 
 Made = TypeVar("Made")
-Program = TypeVar("Program")
 
 _lock = threading.RLock()
 
@@ -43,41 +42,59 @@ def device() -> jax.Device:
 
 
 def known_device() -> jax.Device | None:
-    """Return where a program shall run, None as long as JAX still looks for accelerators.
-
-    The first time, it begins to. It looks through all installed packages, which takes 20 ms, and
-    wakes a GPU, which takes seconds.
-    """
-    return None if _search().is_alive() else device()
+    """Return where a program shall run, None as long as JAX has not looked for accelerators."""
+    return device() if _search.is_done() else None
 
 
-def compile_for_device(compile_program: Callable[[], Program]) -> Program:
+def compile_for_device(lower: Callable[[], jax.stages.Lowered]) -> Any:
     """Return a program compiled for where it shall run.
 
-    While JAX looks for accelerators, it is compiled for a CPU: most computers have no other.
+    JAX looks for accelerators the first time: through all installed packages, which takes 20 ms of
+    Python, and wakes a GPU, which takes seconds. It does so while the program is compiled, which
+    takes none of Python's time, for a CPU: most computers have no other.
     """
     place = known_device() or _own_cpu() or device()
     with jax.default_device(place):
-        program = compile_program()
-    _search().join()
+        lowered = lower()
+        search = _search.begin()
+        program = lowered.compile()
+    search.join()
     if device() == place:
         return program
     with jax.default_device(device()):
-        return compile_program()
+        return lower().compile()
 
 
-@_once
-def _search() -> threading.Thread:
-    """Return the thread in which JAX finds its devices, begun once a process."""
-    _own_cpu()  # before JAX makes its own client, which shall not see the environment of ours
+class _Search:
+    """The thread in which JAX finds its devices, begun once a process."""
 
-    def find() -> None:
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Have it begun again."""
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> threading.Thread:
+        """Return the thread."""
+        with _lock:
+            if self._thread is None:
+                _own_cpu()  # before JAX makes its own client, which must not see its environment
+                self._thread = threading.Thread(target=self._find, name="nlsq_sklearn-devices")
+                self._thread.start()
+            return self._thread
+
+    def is_done(self) -> bool:
+        """Return whether it has ended."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    @staticmethod
+    def _find() -> None:
         with contextlib.suppress(Exception):  # `device` meets the same error, and raises it
             jax.devices()
 
-    thread = threading.Thread(target=find, name="nlsq_sklearn-devices")
-    thread.start()
-    return thread
+
+_search = _Search()
 
 
 @_once

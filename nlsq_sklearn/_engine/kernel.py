@@ -274,12 +274,15 @@ def run_program(
 ) -> np.ndarray:
     """Run a function of arrays in float64, compiled once for each key."""
 
+    def lower() -> jax.stages.Lowered:
+        return jax.jit(build()).lower(*map(_abstract, arguments))
+
     def compile_program() -> Any:
         with _without_collections():
-            return jax.jit(build()).lower(*map(_abstract, arguments)).compile()
+            return compile_for_device(lower)
 
     with jax.enable_x64(True):
-        program = _cache.get(key, lambda: compile_for_device(compile_program))
+        program = _cache.get(key, compile_program)
         return np.asarray(program(*arguments))
 
 

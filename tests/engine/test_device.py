@@ -23,11 +23,18 @@ from nlsq_sklearn._streams import ArrayStream
 
 @pytest.fixture
 def _forgotten():
-    for once in (_own_cpu, _search):
-        once.cache_clear()
+    for forget in (_own_cpu.cache_clear, _search.forget):
+        forget()
     yield
-    for once in (_own_cpu, _search):
-        once.cache_clear()
+    for forget in (_own_cpu.cache_clear, _search.forget):
+        forget()
+
+
+class Lowered:
+    """Stands for a lowered program."""
+
+    def __init__(self, compile_program):
+        self.compile = compile_program
 
 
 def test_programs_of_a_cpu_have_a_client_of_their_own():
@@ -131,17 +138,29 @@ def test_another_default_device_is_taken_as_it_is(monkeypatch):
 @pytest.mark.usefixtures("_forgotten")
 def test_a_program_is_compiled_while_jax_looks_for_devices(monkeypatch):
     found = threading.Event()
+    is_searching = threading.Event()
     places = []
 
+    def search():
+        is_searching.set()
+        found.wait()
+
+    def lower():
+        assert not is_searching.is_set(), "both would take Python's time"
+        places.append(jax.config.jax_default_device)
+        return Lowered(compile_program)
+
     def compile_program():
+        is_searching.wait()
         assert known_device() is None
         places.append(jax.config.jax_default_device)
         found.set()
         return "program"
 
-    monkeypatch.setattr(jax, "devices", found.wait)
-    assert compile_for_device(compile_program) == "program"
-    assert places == [_own_cpu()]
+    monkeypatch.setattr(jax, "devices", search)
+    assert known_device() is None
+    assert compile_for_device(lower) == "program"
+    assert places == [_own_cpu()] * 2
     assert known_device() is _own_cpu()
 
 
@@ -150,13 +169,13 @@ def test_where_jax_finds_another_device_it_is_compiled_again(monkeypatch):
     other = jaxlib.xla_client.make_cpu_client(num_devices=1).devices()[0]
     places = []
 
-    def compile_program():
+    def lower():
         places.append(jax.config.jax_default_device)
-        return f"program for {places[-1].client is other.client}"
+        return Lowered(lambda: f"program for {places[-1].client is other.client}")
 
     monkeypatch.setattr(module, "known_device", lambda: None)
     monkeypatch.setattr(module, "device", lambda: other)
-    assert compile_for_device(compile_program) == "program for True"
+    assert compile_for_device(lower) == "program for True"
     assert places == [_own_cpu(), other]
 
 
@@ -168,7 +187,7 @@ def test_an_error_of_the_search_for_devices_is_seen(monkeypatch):
     monkeypatch.setattr(jax, "devices", fail)
     monkeypatch.setattr(module, "get_default_device", fail)
     with pytest.raises(RuntimeError, match="no backend"):
-        compile_for_device(lambda: "program")
+        compile_for_device(lambda: Lowered(lambda: "program"))
 
 
 @pytest.mark.usefixtures("_forgotten")
