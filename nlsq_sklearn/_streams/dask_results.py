@@ -100,19 +100,29 @@ class ChunkResults:
 
     def _by_threads(self, indices: Sequence[int], n_threads: int) -> Iterator[Any]:
         """Have arrays in memory reduced as they lie: nothing is left for a scheduler to do."""
-        # By one thread before the others begin: they would wait for each other all the time.
+        # By one thread before the others begin, and then some together: threads would wait for each
+        # other all the time.
         self._graph.open_in_memory(indices)
         buffers = threading.local()
 
-        def reduce(index: int) -> Any:
+        def reduce(group: Sequence[int]) -> tuple[list[Any], tuple[int, Exception] | None]:
+            """Return the results of chunks, up to the first that can't be reduced."""
             if not hasattr(buffers, "own"):
                 buffers.own = Buffers()
-            try:
-                return self._graph.reduce_in_memory(self._function.function, index, buffers.own)
-            except Exception as error:
-                self._raise_failure(index, error)
+            results = []
+            for index in group:
+                try:
+                    results.append(
+                        self._graph.reduce_in_memory(self._function.function, index, buffers.own)
+                    )
+                except Exception as error:
+                    return results, (index, error)
+            return results, None
 
-        yield from map_chunks(reduce, indices, n_threads)
+        for results, failure in map_chunks(reduce, self._graph.groups(indices), n_threads):
+            yield from results
+            if failure is not None:
+                self._raise_failure(*failure)
 
     def _groups_by_place(self, indices: Sequence[int]) -> list[list[int]]:
         try:

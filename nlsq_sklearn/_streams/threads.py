@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import joblib
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # So many results may wait for the one before them: to wait for it, and to be woken, takes a thread
@@ -17,25 +18,25 @@ _MOST_WAITING = 8
 
 
 def map_chunks(
-    function: Callable[[int], Result], indices: Sequence[int], n_threads: int
+    function: Callable[[Item], Result], items: Sequence[Item], n_threads: int
 ) -> Iterator[Result]:
-    """Yield ``function(index)`` in the order of the indices, computed by several threads.
+    """Yield ``function(item)`` in the order of the items, computed by several threads.
 
     The thread that asks is one of them. An exception comes in the place of its chunk's result, but
     one that is no `Exception`, such as an interrupt, at once.
     """
-    if n_threads == 1 or len(indices) == 1:
-        yield from map(function, indices)
+    if n_threads == 1 or len(items) == 1:
+        yield from map(function, items)
         return
-    work = _Work(function, indices, n_threads)
+    work = _Work(function, items, n_threads)
     try:
-        for position in range(len(indices)):
+        for position in range(len(items)):
             yield work.result(position)
     finally:
         work.stop()
 
 
-class _Work(Generic[Result]):
+class _Work(Generic[Item, Result]):
     """Chunks to be computed, each by the thread that comes next.
 
     No helper ever waits: one that finds nothing to do ends, and another is called when there is.
@@ -43,10 +44,10 @@ class _Work(Generic[Result]):
     """
 
     def __init__(
-        self, function: Callable[[int], Result], indices: Sequence[int], n_threads: int
+        self, function: Callable[[Item], Result], items: Sequence[Item], n_threads: int
     ) -> None:
         self._function = function
-        self._indices = indices
+        self._items = items
         self._most_ahead = n_threads + _MOST_WAITING
         self._most_helpers = n_threads - 1
         self._helpers: set[Future[None]] = set()
@@ -90,7 +91,7 @@ class _Work(Generic[Result]):
     def _call_helpers(self) -> None:
         """Have as many threads help as may, if there is something to do for them."""
         self._helpers = {helper for helper in self._helpers if not helper.done()}
-        n_left = min(len(self._indices), self._n_returned + self._most_ahead) - self._n_begun
+        n_left = min(len(self._items), self._n_returned + self._most_ahead) - self._n_begun
         missing = min(self._most_helpers - len(self._helpers), n_left - 1)
         # Where the system gives no more threads, or ends, the work is done without.
         with contextlib.suppress(RuntimeError):
@@ -108,7 +109,7 @@ class _Work(Generic[Result]):
     def _begin_next(self) -> int | None:
         """Return what to compute now, None if there is nothing or too much waits already."""
         is_near = self._n_begun < self._n_returned + self._most_ahead
-        if self._is_stopped or self._n_begun == len(self._indices) or not is_near:
+        if self._is_stopped or self._n_begun == len(self._items) or not is_near:
             return None
         self._n_begun += 1
         return self._n_begun - 1
@@ -117,7 +118,7 @@ class _Work(Generic[Result]):
         result: Result | None = None
         error: BaseException | None = None
         try:
-            result = self._function(self._indices[position])
+            result = self._function(self._items[position])
         except BaseException as raised:  # in a helper too: its turn comes in `result`
             error = raised
             if not isinstance(error, Exception):
