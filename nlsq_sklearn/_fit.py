@@ -134,6 +134,17 @@ def _sum_over_chunks(
     return state
 
 
+def rows_before_first_pass(problem: Problem, n_rows: int) -> int:
+    """Return how many of the rows a fit looks at for where its first pass shall begin."""
+    if problem.guess is not None:
+        return n_rows  # a profile of all
+    if problem.is_warm:
+        return 0
+    if n_rows >= _LEAST_ROWS:
+        return _sample_sizes(n_rows)[-1]
+    return n_rows if len(problem.starts) > 1 else 0
+
+
 class _WarmUp:
     """Fits of growing samples in memory; the smallest stays, to tell how the model bends."""
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ._engine.record import check_consistency, count_from_record, from_record, to_record
 from ._engine.state import FitState, Status
-from ._fit import Observer, Problem, run
+from ._fit import Observer, Problem, rows_before_first_pass, run
 from ._format import digest_of
 from ._problem import check_rows_are_independent, guess_start
 from ._result import Past
@@ -60,7 +60,10 @@ class Keeper:
     checkpoint : JSONCheckpoint
     identity : mapping
         What the checkpoint is tied to: model, settings, data.
-    stream : Stream
+    content : callable
+        From the passes and the chunks that a fit has read to the key of their content.
+    n_chunks : int
+        Chunks of a pass.
     past : Past
     """
 
@@ -68,12 +71,14 @@ class Keeper:
         self,
         checkpoint: JSONCheckpoint,
         identity: Mapping[str, Any],
-        stream: Stream,
+        content: Callable[[int, int], str],
+        n_chunks: int,
         past: Past,
     ) -> None:
         self._saver = Saver(checkpoint)
         self._identity = identity
-        self._stream = stream
+        self._content = content
+        self._n_chunks = n_chunks
         self._started_at = time.monotonic() - past.elapsed
         self._resumes = past.resumes
         self._unsaved: FitState | None = None
@@ -149,18 +154,17 @@ class Keeper:
 
     def _record(self, state: FitState) -> dict[str, Any]:
         record = to_record(state)
-        n_chunks = self._stream.n_chunks
-        n_read = _n_read(state.n_passes, state.next_chunk, n_chunks)
+        content = self._content(state.n_passes, state.next_chunk)
         return {
             "iteration": state.n_iter,
             "params": record.pop("params"),
             "phase": _phase(state),
-            "chunk": [state.next_chunk, n_chunks],
+            "chunk": [state.next_chunk, self._n_chunks],
             "elapsed_seconds": round(time.monotonic() - self._started_at, 3),
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "resumes": [list(place) for place in self._resumes],
             "versions": _versions(),
-            "identity": _with_content(self._identity, self._stream.token(n_read)),
+            "identity": _with_content(self._identity, content),
             "state": record,
         }
 
@@ -182,13 +186,14 @@ def run_resumable(
     state, past, keeper = None, Past(), None
     if checkpoint is not None:
         checkpoint = at_fixed_place(checkpoint)
-        identity = with_few_words(identify(problem, stream, n_read=0))
+        content = functools.partial(_content_read, problem, stream)
+        identity = with_few_words(identify(problem, stream, content(0, 0)))
         if resume is not Resume.NEVER:
-            state, past = _restore_if_needed(checkpoint, identity, stream, resume)
+            state, past = _restore_if_needed(checkpoint, identity, stream.n_chunks, content, resume)
         if state is not None and state.has_begun and not state.status.is_converged:
             place = state.n_passes, state.next_chunk
             past = past._replace(resumes=(*past.resumes, place))
-        keeper = Keeper(checkpoint, identity, stream, past)
+        keeper = Keeper(checkpoint, identity, content, stream.n_chunks, past)
     if problem.lacks_start and (state is None or not state.has_begun):
         problem = guess_start(problem, stream, state)
     if state is None:
@@ -207,11 +212,15 @@ def run_resumable(
 
 
 def _restore_if_needed(
-    checkpoint: JSONCheckpoint, identity: Mapping[str, Any], stream: Stream, resume: Resume
+    checkpoint: JSONCheckpoint,
+    identity: Mapping[str, Any],
+    n_chunks: int,
+    content: Callable[[int, int], str],
+    resume: Resume,
 ) -> tuple[FitState | None, Past]:
     """Return the state to go on from; None where there is none and none must be."""
     try:
-        return restore(checkpoint, identity, stream.n_chunks, stream.token)
+        return restore(checkpoint, identity, n_chunks, content)
     except CheckpointNotFoundError:
         if resume is Resume.MUST:
             raise
@@ -229,29 +238,36 @@ def _restore_if_needed(
     return None, Past()
 
 
-def identify(problem: Problem, stream: Stream, n_read: int | None = None) -> dict[str, Any]:
+def identify(problem: Problem, stream: Stream, content: str | None = None) -> dict[str, Any]:
     """Return what a checkpoint of this fit is tied to, in terms that JSON can hold.
 
     Parameters
     ----------
-    n_read : int or None
-        The chunks that the fit has read, to whose content the checkpoint is tied: all of them with
-        None. Others need not be read for that, and those are hashed while they are in the cache.
+    content : str or None
+        The key of the data that count; with None that of all.
     """
     identity = identify_model(problem)
     identity["settings"]["chunk_size"] = stream.chunk_size
     identity["data"] = {"rows": stream.n_rows, "predictors": stream.n_features}
-    return _with_content(identity, stream.token(n_read))
+    return _with_content(identity, stream.token() if content is None else content)
 
 
-def _n_read(n_passes: int, next_chunk: int, n_chunks: int) -> int:
-    """Return how many chunks a fit has read."""
-    return n_chunks if n_passes > 0 else min(next_chunk, n_chunks)
+def _content_read(problem: Problem, stream: Stream, n_passes: int, next_chunk: int) -> str:
+    """Return the key of the data that a fit has read, on all of which its state depends.
+
+    Data that differ elsewhere lead to the same state. So others need not be read for the key, and
+    chunks that were just read are hashed while they are in the cache.
+    """
+    if n_passes > 0:
+        return stream.token()
+    if next_chunk == 0:  # all that comes before the first pass is done again
+        return stream.token(0)
+    return stream.token(next_chunk, rows_before_first_pass(problem, stream.n_rows))
 
 
-def _with_content(identity: Mapping[str, Any], token: str) -> dict[str, Any]:
-    """Return an identity that is tied to the data that were read."""
-    return {**identity, "data": {**identity["data"], "content": token}}
+def _with_content(identity: Mapping[str, Any], content: str) -> dict[str, Any]:
+    """Return an identity that is tied to data with this key."""
+    return {**identity, "data": {**identity["data"], "content": content}}
 
 
 def with_few_words(identity: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -304,15 +320,15 @@ def restore(
     checkpoint: JSONCheckpoint,
     identity: Mapping[str, Any],
     n_chunks: int,
-    token: Callable[[int], str] | None = None,
+    content: Callable[[int, int], str],
 ) -> tuple[FitState, Past]:
     """Return the state of the newest checkpoint, and what the fit went through until then.
 
     Parameters
     ----------
-    token : callable or None
-        From a number of chunks to the key of their content, which takes the place of the
-        identity's: the checkpoint is tied to what the fit had read when it was saved.
+    content : callable
+        From the passes and the chunks that a fit has read to the key of their content: the
+        checkpoint is tied to what the fit had read when it was saved.
 
     Raises
     ------
@@ -327,11 +343,13 @@ def restore(
     try:
         saved_identity = with_few_words(dict(record["identity"]))
         saved_versions = dict(record["versions"])
-        if token is not None:
-            n_passes = count_from_record(record["state"]["n_passes"])
-            next_chunk = count_from_record(record["state"]["next_chunk"])
-            identity = _with_content(identity, token(_n_read(n_passes, next_chunk, n_chunks)))
-        require_compatible(saved_identity, identity, path)
+        n_passes = count_from_record(record["state"]["n_passes"])
+        next_chunk = count_from_record(record["state"]["next_chunk"])
+        if saved_identity["settings"]["chunk_size"] == identity["settings"]["chunk_size"]:
+            read = content(n_passes, next_chunk)
+        else:  # is refused, and what it has read can't be told
+            read = saved_identity["data"]["content"]
+        require_compatible(saved_identity, _with_content(identity, read), path)
         state, past = parse(record, identity["number of parameters"], n_chunks)
     except IncompatibleCheckpointError:
         raise

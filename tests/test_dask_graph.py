@@ -238,6 +238,42 @@ def test_chunks_in_memory_are_opened_once_if_nothing_is_copied(dtype, monkeypatc
         assert passes[2] <= 5
 
 
+@pytest.mark.parametrize("kind", ["memory map", "strided"])
+def test_chunks_whose_rows_are_copied_are_not_kept_open(kind, tmp_path):
+    x = np.linspace(0, 5, 200_000)
+    table = np.stack([x, np.exp(-x)], axis=1)
+    if kind == "memory map":
+        np.save(tmp_path / "x.npy", table.T)
+        table = np.load(tmp_path / "x.npy", mmap_mode="r").T
+        arrays = [da.from_array(c, chunks=5000, name=False, asarray=False) for c in table.T]
+    else:
+        whole = da.from_array(table, chunks=(5000, 2), name=False)
+        arrays = [
+            whole.map_blocks(lambda t, i=i: t[:, i], drop_axis=1, dtype=float) for i in (0, 1)
+        ]
+    stream = open_stream(*dask.persist(*arrays))
+    all_equations(stream)
+    assert stream._graph.is_in_memory
+    assert set(stream._graph._opened.values()) == {None}
+
+
+def test_the_first_chunk_with_an_error_is_told_of_whatever_it_is():
+    x, y = np.linspace(0, 5, 200_000), np.linspace(1, 2, 200_000)
+    y[57_003] = np.nan
+    chunks = [y[i : i + 20_000] for i in range(0, y.size, 20_000)]
+    chunks[4] = np.ma.masked_less(chunks[4], 1.45)
+    graph = {("y", i): chunk for i, chunk in enumerate(chunks)}
+    columns = (
+        da.from_array(x, chunks=20_000, name=False).persist(),
+        da.Array(graph, "y", [(20_000,) * 10], dtype=float),
+    )
+    with pytest.raises(InvalidRowError, match="y is nan in row 57003"):
+        all_equations(open_stream(*columns))
+    y[57_003] = 1
+    with pytest.raises(ChunkError, match=r"Chunk 4 \(rows 80000 to 99999\).*masked"):
+        all_equations(open_stream(*columns))
+
+
 @pytest.mark.parametrize("name", ["x", "y"])
 def test_chunks_that_are_kept_open_are_looked_at(name):
     columns = {"x": np.linspace(0, 5, 200_000), "y": np.linspace(1, 2, 200_000)}

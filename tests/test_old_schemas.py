@@ -72,8 +72,9 @@ def test_a_record_of_each_schema_is_loaded_with_its_numbers(directory, expected)
 @pytest.mark.filterwarnings("ignore:The checkpoint was saved by other versions")
 def test_a_fit_of_each_schema_goes_on_to_the_known_answer(directory, monkeypatch, request):
     identity = saved_identity(directory)
-    monkeypatch.setattr(_resume, "identify", lambda problem, stream, n_read: identity)
-    monkeypatch.setattr(_resume, "_with_content", lambda identity, token: identity)
+    monkeypatch.setattr(_resume, "identify", lambda problem, stream, content: identity)
+    content = identity["data"]["content"]
+    monkeypatch.setattr(_resume, "_content_read", lambda problem, stream, *read: content)
     x, y = data()
     result = optimizer(directory).fit(x, y, P0, resume=True)
     assert result.success
@@ -113,15 +114,17 @@ def test_the_list_of_the_sizes_of_chunks_is_taken_as_what_stands_for_it_now(
     record["identity"]["settings"]["chunk_size"] = sizes
     JSONCheckpoint(directory).save(record)
     now = {**record["identity"]["settings"], "chunk_size": words}
-    state, _ = _resume.restore(
-        JSONCheckpoint(directory), {**record["identity"], "settings": now}, n_chunks=10
-    )
+
+    def restore(settings):
+        identity = {**record["identity"], "settings": settings}
+        content = identity["data"]["content"]
+        return _resume.restore(JSONCheckpoint(directory), identity, 10, lambda *read: content)
+
+    state, _ = restore(now)
     assert state.next_chunk == 4
     other = {**now, "chunk_size": words.replace("100", "101")}
     with pytest.raises(IncompatibleCheckpointError, match=f"from '{words}' to '.*101 rows"):
-        _resume.restore(
-            JSONCheckpoint(directory), {**record["identity"], "settings": other}, n_chunks=10
-        )
+        restore(other)
 
 
 def test_the_sizes_of_many_chunks_are_told_by_a_digest_that_others_do_not_have():

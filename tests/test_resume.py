@@ -26,9 +26,10 @@ from nlsq_sklearn import (
     StreamingCurveFitRegressor,
 )
 from nlsq_sklearn._engine import kernel
+from nlsq_sklearn._engine.state import FitState
 from nlsq_sklearn._progress import ProgressBar
 from nlsq_sklearn._streams import ArrayStream
-from nlsq_sklearn._streams.threads import n_threads
+from nlsq_sklearn._streams.arrays import sample_rows
 from nlsq_sklearn.exceptions import ConvergenceWarning
 
 LATEST = "checkpoint_latest.json"
@@ -79,12 +80,12 @@ def _load(directory):
     return json.loads((Path(directory) / LATEST).read_text())
 
 
-def _fail_in_mid_pass(monkeypatch, error, n_pass=2):
-    """Let the reading of the fifth chunk raise in a pass."""
+def _fail_in_mid_pass(monkeypatch, error):
+    """Let the reading of the fifth chunk raise in the second pass."""
     read, visits = ArrayStream.chunk, itertools.count(1)
 
     def chunk(self, index):
-        if self.n_rows == N_ROWS and index == 4 and next(visits) == n_pass:
+        if self.n_rows == N_ROWS and index == 4 and next(visits) == 2:
             raise error
         return read(self, index)
 
@@ -113,38 +114,87 @@ def test_an_error_while_reading_in_mid_pass_leaves_a_state_that_ends_in_the_same
     tmp_path, monkeypatch, uninterrupted, error
 ):
     with monkeypatch.context() as patch:
+        if not isinstance(error, Exception):  # does not wait for chunks that other threads are at
+            patch.setenv("OMP_NUM_THREADS", "1")
         _fail_in_mid_pass(patch, error)
         with pytest.raises(type(error)) as raised:
             _fit(tmp_path, interval=float("inf"))
     assert raised.value is error
     record = _load(tmp_path)
     assert record["phase"] == "streaming"
-    # An interrupt does not wait for the chunks that other threads are at.
-    n_behind = 0 if isinstance(error, Exception) else n_threads() - 1
-    assert max(0, 4 - n_behind) <= record["chunk"][0] <= 4
+    assert record["chunk"] == [4, N_CHUNKS]
     assert _bits(_fit(tmp_path, interval=float("inf"), resume=True)) == uninterrupted
     assert _load(tmp_path)["phase"] == "finished"
 
 
-@pytest.mark.parametrize("row", [0, 4 * CHUNK_ROWS - 1, 4 * CHUNK_ROWS, N_ROWS - 1])
-def test_a_checkpoint_is_tied_to_the_rows_that_were_read(tmp_path, monkeypatch, row):
+N_SAMPLED = 8192  # of 120,000 rows
+
+
+def _killed_in_first_pass(directory, monkeypatch, x, y, **settings):
+    """Leave the checkpoint of a fit that has read four chunks."""
+    add_chunk = FitState.add_chunk
+
+    def fail(state, equations):
+        if state.next_chunk == 4:
+            raise OSError("gone")
+        return add_chunk(state, equations)
+
+    optimizer = AdaptiveHybridStreamingOptimizer(
+        model, checkpoint_dir=directory, checkpoint_interval=np.inf, chunk_size=CHUNK_ROWS
+    )
     with monkeypatch.context() as patch:
-        _fail_in_mid_pass(patch, OSError("gone"), n_pass=1)
+        patch.setattr(FitState, "add_chunk", fail)
         with pytest.raises(OSError, match="gone"):
-            _fit(tmp_path, interval=float("inf"))
-    assert _load(tmp_path)["chunk"] == [4, N_CHUNKS]
-    assert _load(tmp_path)["state"]["n_passes"] == 0
-    y = Y.copy()
-    y[row] += 0.1
-    if row < 4 * CHUNK_ROWS:
-        with pytest.raises(IncompatibleCheckpointError, match="data content changed"):
-            _fit(tmp_path, y, resume=True)
-        return
-    resumed = _fit(tmp_path, y, resume=True)
+            optimizer.fit(x, y, **settings)
+    assert _load(directory)["chunk"][0] == 4
+    assert _load(directory)["state"]["n_passes"] == 0
+    return optimizer
+
+
+@pytest.mark.parametrize("n_rows", [N_ROWS, 3 * N_ROWS])
+def test_data_that_differ_where_the_fit_has_not_read_give_their_own_answer(
+    tmp_path, monkeypatch, n_rows
+):
+    x = np.linspace(0, 5, n_rows)
+    y = 2 * np.exp(-0.4 * x) * np.sin(3.5 * x) + 1
+    y += 0.01 * np.cos(99 * x)
+    optimizer = _killed_in_first_pass(tmp_path, monkeypatch, x, y.copy(), p0=P0)
+    unread = np.arange(5 * CHUNK_ROWS, n_rows)
+    if n_rows > N_ROWS:
+        unread = np.setdiff1d(unread, sample_rows(n_rows, N_SAMPLED))
+    y[unread[[0, 77, -1]]] += 0.1
+    resumed = optimizer.fit(x, y, P0, resume=True)
     assert [place["chunk"] for place in resumed.resumes] == [4]
-    np.testing.assert_allclose(resumed.popt, _fit(y=y).popt, rtol=1e-8)
+    fresh = AdaptiveHybridStreamingOptimizer(model, chunk_size=CHUNK_ROWS).fit(x, y, P0)
+    assert _bits(resumed) == _bits(fresh)
+
+
+@pytest.mark.parametrize("what", ["read", "sampled", "auto", "starts", "finished"])
+def test_data_that_differ_where_the_fit_has_read_are_refused(tmp_path, monkeypatch, what):
+    n_rows = 3 * N_ROWS if what == "sampled" else N_ROWS
+    x = np.linspace(0, 5, n_rows)
+    y = 2 * np.exp(-0.4 * x) * np.sin(3.5 * x) + 1 + 0.01 * np.cos(99 * x)
+    settings = {"p0": "auto" if what == "auto" else P0}
+    if what == "starts":
+        settings |= {"n_starts": 3, "bounds": (-9, 9)}
+    monkeypatch.setattr(model, "guess", lambda profile: P0, raising=False)
+    optimizer = _killed_in_first_pass(tmp_path, monkeypatch, x, y, **settings)
+    if what == "finished":
+        optimizer.fit(x, y, resume=True, **settings)
+    unread = np.arange(5 * CHUNK_ROWS, n_rows)
+    sampled = np.intersect1d(unread, sample_rows(n_rows, N_SAMPLED))
+    row = {"read": 4 * CHUNK_ROWS - 1, "sampled": sampled[9]}.get(what, n_rows - 1)
+    y[row] += 0.1
     with pytest.raises(IncompatibleCheckpointError, match="data content changed"):
-        _fit(tmp_path, resume=True)
+        optimizer.fit(x, y, resume=True, **settings)
+
+
+def test_another_size_of_chunks_is_not_taken_for_other_data(tmp_path, monkeypatch):
+    _killed_in_first_pass(tmp_path, monkeypatch, X, Y, p0=P0)
+    optimizer = AdaptiveHybridStreamingOptimizer(model, checkpoint_dir=tmp_path, chunk_size=5000)
+    with pytest.raises(IncompatibleCheckpointError, match="chunk_size changed") as refused:
+        optimizer.fit(X, Y, P0, resume=True)
+    assert "content" not in str(refused.value)
 
 
 @pytest.mark.parametrize("method", ["on_chunk", "on_pass"])

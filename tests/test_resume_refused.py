@@ -238,12 +238,13 @@ def test_on_resume_is_called_with_the_path(saved):
     told = []
     checkpoint = JSONCheckpoint(saved, on_resume=told.append)
     record = checkpoint.load()
-    state, past = restore(checkpoint, record["identity"], 4)
+    content = record["identity"]["data"]["content"]
+    state, past = restore(checkpoint, record["identity"], 4, lambda *read: content)
     assert told == [str(saved / LATEST)]
     assert past.elapsed == record["elapsed_seconds"]
     assert [state.next_chunk, 4] == record["chunk"]
     with pytest.raises(IncompatibleCheckpointError):
-        restore(checkpoint, {**record["identity"], "data": None}, 4)
+        restore(checkpoint, {**record["identity"], "data": {}}, 4, lambda *read: content)
     assert len(told) == 1, "a fit that is refused does not go on"
 
 
@@ -270,6 +271,7 @@ def test_a_forged_value_anywhere_is_refused_or_taken_for_what_it_is(directory, f
     """Nothing but the errors of checkpoints, and no value is quietly turned into another."""
     content = (directory / LATEST).read_text()
     identity = json.loads(content)["identity"]
+    token = identity["data"]["content"]
     n_refused = 0
 
     class Forged(JSONCheckpoint):
@@ -288,7 +290,7 @@ def test_a_forged_value_anywhere_is_refused_or_taken_for_what_it_is(directory, f
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CheckpointWarning)  # of other versions
-                state, _ = restore(Forged(directory), identity, 4)
+                state, _ = restore(Forged(directory), identity, 4, lambda *read: token)
         except CheckpointError:
             n_refused += 1
         else:

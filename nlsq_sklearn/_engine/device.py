@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -51,18 +52,34 @@ def compile_for_device(lower: Callable[[], jax.stages.Lowered]) -> Any:
 
     JAX looks for accelerators the first time: through all installed packages, which takes 20 ms of
     Python, and wakes a GPU, which takes seconds. It does so while the program is compiled, which
-    takes none of Python's time, for a CPU: most computers have no other.
+    takes none of Python's time, for a CPU: most computers have no other. Where there is one, the
+    first program is compiled again.
     """
     place = known_device() or _own_cpu() or device()
-    with jax.default_device(place):
+    with jax.default_device(place), _without_collections():
         lowered = lower()
         search = _search.begin()
         program = lowered.compile()
     search.join()
     if device() == place:
         return program
-    with jax.default_device(device()):
+    with jax.default_device(device()), _without_collections():
         return lower().compile()
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python from looking for garbage: a trace makes many objects, and hardly any cycles.
+
+    For all threads of the process; programs are compiled one at a time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Search:
@@ -80,8 +97,9 @@ class _Search:
         with _lock:
             if self._thread is None:
                 _own_cpu()  # before JAX makes its own client, which must not see its environment
-                self._thread = threading.Thread(target=self._find, name="nlsq_sklearn-devices")
-                self._thread.start()
+                thread = threading.Thread(target=self._find, name="nlsq_sklearn-devices")
+                thread.start()
+                self._thread = thread
             return self._thread
 
     def is_done(self) -> bool:

@@ -7,11 +7,9 @@ fit, the samples of its warm-up included. A chunk of less than a block is filled
 its last row.
 """
 
-import contextlib
-import gc
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -277,28 +275,9 @@ def run_program(
     def lower() -> jax.stages.Lowered:
         return jax.jit(build()).lower(*map(_abstract, arguments))
 
-    def compile_program() -> Any:
-        with _without_collections():
-            return compile_for_device(lower)
-
     with jax.enable_x64(True):
-        program = _cache.get(key, compile_program)
+        program = _cache.get(key, lambda: compile_for_device(lower))
         return np.asarray(program(*arguments))
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Keep Python from looking for garbage: a trace makes many objects, and hardly any cycles.
-
-    For all threads of the process; programs are compiled one at a time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _abstract(array: Any) -> Any:

@@ -24,7 +24,7 @@ class _CopiedStream(ArrayStream):
 
     origin: tuple[Any, ...] = ()
 
-    def token(self, n_chunks: int | None = None) -> str:
+    def token(self, n_chunks: int | None = None, n_sampled: int = 0) -> str:
         return str(tokenize(self.origin))
 
 

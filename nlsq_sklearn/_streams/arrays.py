@@ -109,6 +109,7 @@ class ArrayStream:
         self._buffers = buffers
         self._resident: Chunk | None = None
         self._content: Content | None = None
+        self._sample_tokens: dict[int, str] = {}
 
     @property
     def chunk_size(self) -> int:
@@ -324,16 +325,29 @@ class ArrayStream:
         """Yield a function of all rows."""
         yield function(self)
 
-    def token(self, n_chunks: int | None = None) -> str:
+    def token(self, n_chunks: int | None = None, n_sampled: int = 0) -> str:
         """Return a key of the data: content of arrays in memory, file and time of memory maps.
 
         From the first call on chunks are hashed as they are looked at.
+
+        Parameters
+        ----------
+        n_chunks : int or None
+            The first chunks, whose content counts; with None all.
+        n_sampled : int
+            Rows of a sample, whose content counts too.
         """
         if self._content is None:
             parts = [*self._x, self._y, self._sigma, self._weight]
             known = [None if part is None else identity(part) for part in parts]
             self._content = Content(known, self.n_rows, self.chunk_rows)
-        return self._content.token(self.n_chunks if n_chunks is None else n_chunks)
+        if n_chunks is None or n_sampled >= self.n_rows or not self._content.is_hashed:
+            return self._content.token(self.n_chunks)
+        if not n_sampled:
+            return self._content.token(n_chunks)
+        if n_sampled not in self._sample_tokens:
+            self._sample_tokens[n_sampled] = self.sample(n_sampled).token()
+        return f"{self._content.token(n_chunks)}-{self._sample_tokens[n_sampled]}"
 
     def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
         """Return which row makes the model infinite or NaN at a point, in words."""

@@ -37,6 +37,11 @@ class Content:
         self._chunk_rows = chunk_rows
         self._digests: list[bytes | None] = [None] * -(-n_rows // chunk_rows)
 
+    @property
+    def is_hashed(self) -> bool:
+        """Whether there is an array, the content of which counts."""
+        return bool(self._arrays)
+
     def read(self, index: int) -> None:
         """Hash a chunk, if it was not."""
         if self._digests[index] is not None:

@@ -147,7 +147,7 @@ class DaskStream:
             if error is not None:
                 raise error
 
-    def token(self, n_chunks: int | None = None) -> str:
+    def token(self, n_chunks: int | None = None, n_sampled: int = 0) -> str:
         """Return a key of the data: that of the graph which computes them, all of it."""
         if self._token is None:
             self._token = str(tokenize(self._x, self._y, self._sigma, self._weight))

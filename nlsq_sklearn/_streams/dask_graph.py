@@ -14,6 +14,7 @@ from dask.utils import ensure_dict
 
 from .arrays import ArrayStream
 from .dask_tasks import Layout, Load, Reduction, Travelling, open_chunk
+from .memory_maps import is_mapped
 from .rows import Buffers
 
 # Dask takes about half a millisecond for a task, several on a cluster. Small chunks share tasks:
@@ -88,16 +89,21 @@ class ChunkGraph:
         for index in indices:
             if index in self._opened or len(self._opened) == _MOST_OPENED:
                 continue
-            size = self._sizes[index]
-            # Others are opened in their turn, and an error comes in its turn then.
-            is_plain = all(
-                isinstance(a, np.ndarray)
-                and a.shape in ((size,), (size, 1))
-                and a.dtype == np.float64
-                for a in self._arrays_of(index)
-            )
-            rows = self._open(index, buffers) if is_plain else None
+            rows = self._open(index, buffers) if self._is_plain(index) else None
             self._opened[index] = rows if rows is not None and rows.keep_in_place() else None
+
+    def _is_plain(self, index: int) -> bool:
+        """Return whether the arrays of a chunk are such that nothing of them need be copied.
+
+        To open them raises no error, either: those of others come in their turn.
+        """
+        arrays, size = self._arrays_of(index), self._sizes[index]
+        if not all(type(a) is np.ndarray and a.dtype == np.float64 for a in arrays):
+            return False
+        x, *others = arrays
+        is_column = self.layout.n_features == 1 and x.shape in ((size,), (size, 1))
+        has_rows = is_column and all(a.shape == (size,) for a in others)
+        return has_rows and all(a.flags.c_contiguous and not is_mapped(a) for a in arrays)
 
     def reduce_in_memory(
         self, function: Callable[[ArrayStream], Any], index: int, buffers: Buffers

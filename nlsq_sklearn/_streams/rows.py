@@ -51,8 +51,11 @@ class Stream(Protocol):
     def map_rows(self, function: "Callable[[ArrayStream], Any]", key: str) -> Iterator[Any]:
         """Yield a function of all rows, in one or several parts, in order."""
 
-    def token(self, n_chunks: int | None = None) -> str:
-        """Return a key of the data, or of their first chunks, which other data don't have."""
+    def token(self, n_chunks: int | None = None, n_sampled: int = 0) -> str:
+        """Return a key of the data, which other data don't have.
+
+        Or of their first chunks, and of a sample of so many rows, where the rest need not count.
+        """
 
     def explain_not_finite(self, objective: Objective, point: np.ndarray) -> str:
         """Return which row makes the model infinite or NaN at a point, in words."""

@@ -180,6 +180,21 @@ def test_where_jax_finds_another_device_it_is_compiled_again(monkeypatch):
 
 
 @pytest.mark.usefixtures("_forgotten")
+def test_a_search_that_could_not_begin_is_begun_again(monkeypatch):
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    def compile_one():
+        return compile_for_device(lambda: Lowered(lambda: "program"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start"):
+            compile_one()
+    assert compile_one() == "program"
+
+
+@pytest.mark.usefixtures("_forgotten")
 def test_an_error_of_the_search_for_devices_is_seen(monkeypatch):
     def fail():
         raise RuntimeError("no backend")

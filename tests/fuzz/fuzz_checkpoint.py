@@ -132,7 +132,10 @@ def _as_fit(checkpoint):
     """Restore the state of a fit, whatever it is of, and go on with the fit of a parabola."""
     identity = checkpoint.load().get("identity")
     identity = identity if isinstance(identity, dict) else {}
-    state, past = restore(checkpoint, {**identity, "number of parameters": 3}, 10)
+    data = identity.get("data")
+    content = data.get("content") if isinstance(data, dict) else None
+    identity = {**identity, "number of parameters": 3}
+    state, past = restore(checkpoint, identity, 10, lambda *read: content)
     assert isinstance(past, Past)
     if state.status in (Status.MAX_ITER, Status.STOPPED):
         state = state._replace(status=Status.RUNNING)
