@@ -260,8 +260,6 @@ def _content_read(problem: Problem, stream: Stream, n_passes: int, next_chunk: i
     """
     if n_passes > 0:
         return stream.token()
-    if next_chunk == 0:  # all that comes before the first pass is done again
-        return stream.token(0)
     return stream.token(next_chunk, rows_before_first_pass(problem, stream.n_rows))
 
 

@@ -1,5 +1,6 @@
 """What tells the numbers of some arrays from others, the same in each process and environment."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +62,8 @@ class Content:
             for index in missing[first : first + at_once]:
                 self.read(index)
 
-        for _ in map_chunks(read, range(0, len(missing), at_once), n_threads()):
-            pass
+        firsts = range(0, len(missing), at_once)
+        # To ask for the number of threads opens a file, which a save in need can't.
+        deque(map_chunks(read, firsts, n_threads() if len(firsts) > 1 else 1), maxlen=0)
         digests = [digest for digest in self._digests[:n_chunks] if digest is not None]
         return xxhash.xxh3_128_hexdigest(self._header.encode() + b"".join(digests))
