@@ -15,7 +15,7 @@ _BLOCK_BYTES = 8 * 2**20
 class Content:
     """Digests of the rows of some arrays, chunk by chunk.
 
-    A chunk that was just read is hashed at no cost, since it is in the cache still.
+    A chunk that was just read is hashed at little cost, since it is in the cache still.
 
     Parameters
     ----------

@@ -93,9 +93,9 @@ class ChunkGraph:
             self._opened[index] = rows if rows is not None and rows.keep_in_place() else None
 
     def _is_plain(self, index: int) -> bool:
-        """Return whether the arrays of a chunk are such that nothing of them need be copied.
+        """Return whether the arrays of a chunk hold its rows as the programs take them.
 
-        To open them raises no error, either: those of others come in their turn.
+        To open others may raise an error, which comes in its turn.
         """
         arrays, size = self._arrays_of(index), self._sizes[index]
         if not all(type(a) is np.ndarray and a.dtype == np.float64 for a in arrays):

@@ -143,7 +143,7 @@ def test_a_program_is_compiled_while_jax_looks_for_devices(monkeypatch):
 
     def search():
         is_searching.set()
-        found.wait()
+        found.wait(60)
 
     def lower():
         assert not is_searching.is_set(), "both would take Python's time"
@@ -151,7 +151,7 @@ def test_a_program_is_compiled_while_jax_looks_for_devices(monkeypatch):
         return Lowered(compile_program)
 
     def compile_program():
-        is_searching.wait()
+        assert is_searching.wait(60), "the search goes on while the program is compiled"
         assert known_device() is None
         places.append(jax.config.jax_default_device)
         found.set()
