@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlsq_sklearn import AdaptiveHybridStreamingOptimizer, StreamingCurveFitRegressor
-from nlsq_sklearn._engine import kernel
+from nlsq_sklearn._engine import programs
 from nlsq_sklearn._engine.kernel import Objective
 from nlsq_sklearn._engine.model import trace_model
 from nlsq_sklearn._engine.state import FitState
@@ -75,8 +75,8 @@ class Meter:
             "first_ms": 1e3 * statistics.median(self._seconds[self._n_warm : self._n_warm + part]),
             "last_ms": 1e3 * statistics.median(self._seconds[-part:]),
             "growth_mb": max(warm) - warm[0],
-            "n_compilations": kernel.n_compilations(),
-            "n_programs": len(kernel._cache._programs),
+            "n_compilations": programs.n_compilations(),
+            "n_programs": len(programs._cache._programs),
         }
 
 

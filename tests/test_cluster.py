@@ -16,6 +16,7 @@ import pytest
 from distributed import Client, LocalCluster, get_task_stream, wait
 
 from nlsq_sklearn import StreamingCurveFitRegressor
+from nlsq_sklearn._engine import programs
 from tests.cluster_fit import make_data, make_model
 
 ROOT = Path(__file__).parents[1]
@@ -66,13 +67,12 @@ def test_chunks_that_a_cluster_holds_share_tasks_and_change_no_bit(client):
 
 
 def test_each_worker_compiles_once(client):
-    from nlsq_sklearn._engine import kernel
 
     X, y = make_data(500_000)
-    before = client.run(kernel.n_compilations)
+    before = client.run(programs.n_compilations)
     for _ in range(3):
         fit(X, y)
-    after = client.run(kernel.n_compilations)
+    after = client.run(programs.n_compilations)
     # Each fit makes its closure anew, and sends it to the workers again.
     compiled = [after[worker] - before[worker] for worker in before]
     assert max(compiled) == 1

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import curve_fit
 
 from nlsq_sklearn import _fit
-from nlsq_sklearn._engine import kernel
+from nlsq_sklearn._engine import kernel, programs
 from nlsq_sklearn._engine.loss import LOSS_NAMES
 from nlsq_sklearn._engine.record import from_record, to_record
 from nlsq_sklearn._engine.state import FitState, Status
@@ -315,9 +315,9 @@ def test_the_warm_up_and_the_passes_share_their_programs():
     def model(x, a, b):
         return a * jnp.exp(-b * x) + 0.123456  # of this test alone
 
-    before = kernel.n_compilations()
+    before = programs.n_compilations()
     run(_problem(model, (1.0, 1.0)), ArrayStream(x, y, chunk_size=30_000))
-    assert kernel.n_compilations() == before + 1
+    assert programs.n_compilations() == before + 1
 
 
 def test_few_rows_are_fitted_from_the_start_that_was_given():

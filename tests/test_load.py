@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
-from nlsq_sklearn._engine import kernel
+from nlsq_sklearn._engine import programs
 from tests.load import make_model, make_rows, measure
 
 pytestmark = pytest.mark.skipif(
@@ -40,8 +40,8 @@ def test_time_and_memory_stay_flat(kind, n):
 
 def test_models_made_in_a_loop_are_forgotten(monkeypatch):
     # As many as fill the cache would take a minute to compile.
-    monkeypatch.setattr(kernel, "_MOST_PROGRAMS", 3)
-    monkeypatch.setattr(kernel, "_cache", kernel._ProgramCache())
+    monkeypatch.setattr(programs, "_MOST_PROGRAMS", 3)
+    monkeypatch.setattr(programs, "_cache", programs._ProgramCache())
     x, y = make_rows(200)
     made, traces = [], []
     for i in range(12):
@@ -53,6 +53,6 @@ def test_models_made_in_a_loop_are_forgotten(monkeypatch):
     del model
     gc.collect()
     assert traces[-1] == traces[3] > 0  # nor does JAX keep anything of them
-    assert len(kernel._cache._programs) == 3
-    assert kernel.n_compilations() == 12
+    assert len(programs._cache._programs) == 3
+    assert programs.n_compilations() == 12
     assert sum(model() is not None for model in made) <= 3

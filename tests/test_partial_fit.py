@@ -15,7 +15,7 @@ from nlsq_sklearn import (
     JSONCheckpoint,
     StreamingCurveFitRegressor,
 )
-from nlsq_sklearn._engine import kernel
+from nlsq_sklearn._engine import programs
 
 
 def decay(x, a, b, c):
@@ -107,12 +107,12 @@ def test_batches_of_changing_size_are_compiled_few_times():
 
     X, y = decay_data(40_000)
     estimator = StreamingCurveFitRegressor(model, p0=[1, 1, 1])
-    before = kernel.n_compilations()
+    before = programs.n_compilations()
     first = 0
     for size in np.random.default_rng(0).integers(300, 1000, 60):
         estimator.partial_fit(X[first : first + size], y[first : first + size])
         first += size
-    assert kernel.n_compilations() - before <= 2  # 512 and 1024 rows
+    assert programs.n_compilations() - before <= 2  # 512 and 1024 rows
 
 
 def test_after_fit_batches_add_to_it():

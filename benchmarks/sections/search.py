@@ -66,14 +66,14 @@ def search(n_jobs: int, n_rows: int) -> dict[str, Any]:
 
 def score_and_count(estimator: Any, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Return the score, and what the process that computes it has compiled so far."""
-    from nlsq_sklearn._engine import kernel
+    from nlsq_sklearn._engine import programs
 
-    programs = list(kernel._cache._programs)
+    keys = list(programs._cache._programs)
     return {
         "score": estimator.score(x, y),
         "process": os.getpid(),
-        "fit_programs": sum(key.purpose != "predict" for key in programs),
-        "all_programs": kernel.n_compilations(),
+        "fit_programs": sum(key.purpose != "predict" for key in keys),
+        "all_programs": programs.n_compilations(),
     }
 
 

@@ -47,7 +47,7 @@ def known_device() -> jax.Device | None:
     return device() if _search.is_done() else None
 
 
-def compile_for_device(lower: Callable[[], jax.stages.Lowered]) -> Any:
+def compile_for_device(lower: Callable[[jax.Device], jax.stages.Lowered]) -> Any:
     """Return a program compiled for where it shall run.
 
     JAX looks for accelerators the first time: through all installed packages, which takes 20 ms of
@@ -57,14 +57,14 @@ def compile_for_device(lower: Callable[[], jax.stages.Lowered]) -> Any:
     """
     place = known_device() or _own_cpu() or device()
     with jax.default_device(place), _without_collections():
-        lowered = lower()
+        lowered = lower(place)
         search = _search.begin()
         program = lowered.compile()
     search.join()
     if device() == place:
         return program
     with jax.default_device(device()), _without_collections():
-        return lower().compile()
+        return lower(device()).compile()
 
 
 @contextlib.contextmanager

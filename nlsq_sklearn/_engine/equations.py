@@ -17,7 +17,7 @@ _EPS = float(np.finfo(float).eps)
 
 
 @cache
-def _places(n_params: int) -> np.ndarray:
+def packed_places(n_params: int) -> np.ndarray:
     """Return where each element of the Gram matrix stands in what the kernel returns."""
     places = np.empty((n_params, n_params), dtype=np.intp)
     upper = np.triu_indices(n_params)
@@ -62,13 +62,18 @@ class Equations(NamedTuple):
     ) -> "Equations":
         """Unpack what the kernel returns: cost, model norm, gradient, upper triangle by rows."""
         return cls(
-            packed[_places(n_params)],
+            packed[packed_places(n_params)],
             packed[2 : 2 + n_params].copy(),
             float(packed[0]),
             float(packed[1]),
             n_rows,
             spread,
         )
+
+    def packed(self) -> np.ndarray:
+        """Return what `from_packed` takes."""
+        upper = np.triu_indices(self.gradient.size)
+        return np.concatenate([[self.cost, self.model_norm], self.gradient, self.gram[upper]])
 
     def __add__(self, other: "Equations") -> "Equations":  # type: ignore[override]
         """Return the equations of both sets of rows; not finite where the sums overflow."""

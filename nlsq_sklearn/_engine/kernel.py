@@ -7,8 +7,6 @@ fit, the samples of its warm-up included. A chunk of less than a block is filled
 its last row.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,11 +17,12 @@ from jax import lax
 
 from . import curve
 from .curve import Jacobian
-from .device import compile_for_device, known_device
+from .device import known_device
 from .equations import Equations
 from .loss import ROBUST_LOSSES
 from .model import TracedModel
 from .operands import SLACK, Operand, operand
+from .programs import ProgramKey, run_program
 from .spread import Spread
 
 BLOCK_ROWS = 4096
@@ -35,7 +34,6 @@ _LANES = 4  # float64 numbers side by side in a vector register; rows are a mult
 # Sums of products of a few columns are fastest in one sweep over the rows; the program's size
 # grows with the square of the number of parameters, and from here on a matrix product wins.
 _MOST_PARAMS_IN_ONE_SWEEP = 10
-_MOST_PROGRAMS = 128
 # Up to here chunks are padded to powers of two: the folds of a cross-validation, and the batches of
 # a stream, share a program although their sizes differ.
 _LARGEST_POWER = 262_144
@@ -150,49 +148,6 @@ class Objective(NamedTuple):
     f_scale: float
 
 
-class ProgramKey(NamedTuple):
-    """All that a compiled program depends on; models count by structure, not by identity."""
-
-    fingerprint: str
-    n_params: int
-    purpose: str
-    x_shape: tuple[int, ...]
-    has_sigma: bool = False
-    has_weight: bool = False
-    n_points: int | None = None
-    any_angle: bool = False
-
-
-class _ProgramCache:
-    """The compiled programs in use, least recently used first."""
-
-    def __init__(self) -> None:
-        self._programs: OrderedDict[ProgramKey, Any] = OrderedDict()
-        self._lock = threading.Lock()
-        self.n_compilations = 0
-
-    def get(self, key: ProgramKey, compile_program: Callable[[], Any]) -> Any:
-        # The lock is held while compiling: two threads in need of one program compile it once.
-        with self._lock:
-            program = self._programs.get(key)
-            if program is None:
-                program = compile_program()
-                self.n_compilations += 1
-                self._programs[key] = program
-                if len(self._programs) > _MOST_PROGRAMS:
-                    self._programs.popitem(last=False)
-            self._programs.move_to_end(key)
-            return program
-
-
-_cache = _ProgramCache()
-
-
-def n_compilations() -> int:
-    """Return how many programs this process has compiled."""
-    return _cache.n_compilations
-
-
 def padded_rows(n_rows: int) -> int:
     """Return the rows that a chunk of ``n_rows`` is padded to: few sizes, so few programs."""
     if n_rows > _LARGEST_POWER:
@@ -204,19 +159,23 @@ def _rows_of_block(capacity: int) -> int:
     return min(capacity, BLOCK_ROWS)
 
 
-def evaluate(objective: Objective, chunk: Chunk, params: np.ndarray) -> Equations:
+def evaluate(
+    objective: Objective, chunk: Chunk, params: np.ndarray, *, any_angle: bool = False
+) -> Equations:
     """Return the normal equations of a chunk.
 
     Parameters
     ----------
     params : ndarray of shape (n_params,)
+    any_angle : bool
+        Whether angles of more than 10^8 radians are known to be among them.
 
     Returns
     -------
     Equations
         Not finite where the model or its derivatives are not.
     """
-    packed = _run(objective, chunk, params, None)
+    packed = _run(objective, chunk, params, None, any_angle=any_angle)
     return Equations.from_packed(packed, params.size, chunk.n_counted, chunk.spread)
 
 
@@ -240,62 +199,70 @@ def _run(
     """Return the sums over a chunk, (n_sums,), at each of the points if there are several."""
     ready = chunk.arguments()
     model = objective.model
-    key = ProgramKey(
-        model.fingerprint,
-        model.n_params,
-        objective.loss,
-        ready.shape,
-        chunk.sigma is not None,
-        chunk.weight is not None,
-        n_points,
-        any_angle,
-    )
+    key = program_key(objective, chunk, objective.loss, n_points=n_points, any_angle=any_angle)
     points = np.empty((*params.shape[:-1], model.n_params + 1))
     points[..., :-1] = params
     points[..., -1] = objective.f_scale
 
+    # JAX 0.10 evaluates angles of any size slowly there.
+    is_one_function = model.is_plain and n_params_are_few(model.n_params) and not any_angle
+
     def build() -> Callable[..., Any]:
-        kernel = _kernel(model, objective.loss, any_angle=any_angle)
+        kernel = sums_of_chunk(model, objective.loss, any_angle=any_angle)
+        if not is_one_function:
+            kernel = _in_one_piece(kernel, _n_sums(model.n_params))
         if n_points is None:
             return kernel
         return jax.vmap(kernel, in_axes=(0, None, None, None, None, None))
 
-    packed = run_program(key, build, (points, ready.places, *ready.memories))
+    arguments = (points, ready.places, *ready.memories)
+    packed = run_program(key, build, arguments, is_one_function=is_one_function)
     if not any_angle and np.count_nonzero(packed[..., -1]):
         # Rare: angles of more than 10^8 radians, which the fast program can't reduce.
         return _run(objective, chunk, params, n_points, any_angle=True)
     return packed[..., :-1]
 
 
-def run_program(
-    key: ProgramKey, build: Callable[[], Callable[..., Any]], arguments: tuple[Any, ...]
-) -> np.ndarray:
-    """Run a function of arrays in float64, compiled once for each key."""
+def program_key(
+    objective: Objective,
+    chunk: Chunk,
+    purpose: str,
+    *,
+    n_points: int | None = None,
+    any_angle: bool = False,
+) -> ProgramKey:
+    """Return the key of a program that evaluates an objective in such chunks."""
+    return ProgramKey(
+        objective.model.fingerprint,
+        objective.model.n_params,
+        purpose,
+        chunk.arguments().shape,
+        chunk.sigma is not None,
+        chunk.weight is not None,
+        n_points,
+        any_angle,
+    )
 
-    def lower() -> jax.stages.Lowered:
-        return jax.jit(build()).lower(*map(_abstract, arguments))
 
-    with jax.enable_x64(True):
-        program = _cache.get(key, lambda: compile_for_device(lower))
-        return np.asarray(program(*arguments))
+def n_params_are_few(n_params: int) -> bool:
+    """Return whether models of so many parameters need no matrix product."""
+    return n_params <= _MOST_PARAMS_IN_ONE_SWEEP
 
 
-def _abstract(array: Any) -> Any:
-    if array is None:
-        return None
-    return jax.ShapeDtypeStruct(np.shape(array), np.dtype(array.dtype))
+def _n_sums(n_params: int) -> int:
+    return 3 + n_params + n_params * (n_params + 1) // 2
 
 
-def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., jax.Array]:
+def sums_of_chunk(
+    model: TracedModel, loss: str, *, any_angle: bool = False
+) -> Callable[..., jax.Array]:
     """Return the function from a chunk to its packed normal equations.
 
     The last sum counts the rows that another program must evaluate.
     """
     n_params = model.n_params
-    n_sums = 3 + n_params + n_params * (n_params + 1) // 2
-    reduce_block = (
-        _reduce_in_one_sweep if n_params <= _MOST_PARAMS_IN_ONE_SWEEP else _reduce_by_product
-    )
+    n_sums = _n_sums(n_params)
+    reduce_block = _reduce_in_one_sweep if n_params_are_few(n_params) else _reduce_by_product
 
     def kernel(
         point: jax.Array,
@@ -333,16 +300,19 @@ def _kernel(model: TracedModel, loss: str, *, any_angle: bool) -> Callable[..., 
         counters = places.astype(jnp.int64)
         state = jnp.zeros((n_sums, _LANES)), point, counters
         lanes, *_ = lax.fori_loop(0, counters[0], add_block, state)
-        return jnp.asarray(lanes.sum(axis=1))
+        # Never so, but in one function XLA of JAX 0.10 can't have an argument that is not used.
+        unused = jnp.where(counters[0] < 0, point[0] + x[(0,) * x.ndim], 0.0)
+        return jnp.asarray(lanes.sum(axis=1) + unused)
 
-    return _in_one_piece(kernel, n_sums)
+    return kernel
 
 
 def _in_one_piece(kernel: Callable[..., jax.Array], n_sums: int) -> Callable[..., jax.Array]:
-    """Return the kernel in a loop of a single round, which XLA compiles to one function.
+    """Return the kernel in a loop of a single round, which XLA compiles to few functions.
 
-    Outside of loops XLA calls a function for each operation, and more than eight of them by other
-    threads; to wake one takes longer than a thousand rows.
+    For models that can't be compiled to one (see `one_function`). Outside of loops XLA calls a
+    function for each operation, and more than eight of them by other threads; to wake one takes
+    longer than a thousand rows.
     """
 
     def loop(point: jax.Array, places: jax.Array, *columns: jax.Array | None) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .advice import advise
+from .one_function import is_plain
 
 Model = Callable[..., Any]
 
@@ -36,12 +37,15 @@ class TracedModel(NamedTuple):
     fingerprint : str
         Equal for models that compute the same thing in the same way, whatever their identity:
         a digest of the traced program of the model and its derivative, constants included.
+    is_plain : bool
+        Whether that program can be compiled to one machine function.
     """
 
     function: Model
     param_names: tuple[str, ...]
     n_features: int
     fingerprint: str
+    is_plain: bool
 
     @property
     def n_params(self) -> int:
@@ -159,7 +163,7 @@ def trace_model(model: Model, param_names: tuple[str, ...], n_features: int) -> 
             array = np.asarray(constant)
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
-    return TracedModel(model, param_names, n_features, digest.hexdigest())
+    return TracedModel(model, param_names, n_features, digest.hexdigest(), is_plain(program))
 
 
 def _constants(program: Any) -> Iterator[Any]:

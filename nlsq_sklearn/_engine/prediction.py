@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .kernel import Chunk, ProgramKey, run_program
+from .kernel import Chunk
 from .model import TracedModel
+from .programs import ProgramKey, run_program
 
 
 def predict(model: TracedModel, chunk: Chunk, params: np.ndarray) -> np.ndarray:

@@ -27,8 +27,8 @@ _REACHING_FAR |= {"getattr", "attrgetter", "__dict__", "__getattribute__"}
 # Libraries whose functions and constants nobody changes while a program runs.
 _LIBRARIES = {"jax", "jaxlib", "math", "numpy", "scipy", "functools", "operator"}
 
-# Their fingerprints: the functions themselves, and what they close over, are not kept alive.
-_traces: OrderedDict[Hashable, str] = OrderedDict()
+# What is known of each: the functions themselves, and what they close over, are not kept alive.
+_traces: OrderedDict[Hashable, tuple[str, bool]] = OrderedDict()
 # Models and points at which they were seen to give each row a value of its own.
 _row_wise: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 _lock = threading.Lock()
@@ -51,13 +51,13 @@ def traced(model: Model, param_names: tuple[str, ...], n_features: int) -> Trace
     except _CannotTellError:
         return trace_model(model, param_names, n_features)
     with _lock:
-        fingerprint = _traces.get(key)
-        if fingerprint is not None:
+        known = _traces.get(key)
+        if known is not None:
             _traces.move_to_end(key)
-            return TracedModel(model, param_names, n_features, fingerprint)
+            return TracedModel(model, param_names, n_features, *known)
     new = trace_model(model, param_names, n_features)
     with _lock:
-        _traces[key] = new.fingerprint
+        _traces[key] = new.fingerprint, new.is_plain
         if len(_traces) > _MOST_TRACES:
             _traces.popitem(last=False)
     return new

@@ -22,10 +22,10 @@ from .equations import Equations
 _EPS = float(np.finfo(float).eps)
 _TINY = float(np.finfo(float).tiny)
 # The radius is met to 10 %: more precision buys nothing (Moré 1978, section 5).
-_RADIUS_SLACK = 0.1
+RADIUS_SLACK = 0.1
 # With a determinant above it, a Gram matrix of unit columns has no eigenvalue of less than a third
 # of it: the product of the others is less than e, their mean being at most n / (n - 1).
-_FULL_RANK_DETERMINANT = 1e-10
+FULL_RANK_DETERMINANT = 1e-10
 
 
 def rank_tolerance(n_params: int) -> float:
@@ -190,7 +190,7 @@ class Subproblem:
         nearly collinear columns may hide the way to the optimum.
         """
         factor, fault = dpotrf(self._gram, lower=1)
-        if fault == 0 and math.prod(factor.diagonal().tolist()) ** 2 > _FULL_RANK_DETERMINANT:
+        if fault == 0 and math.prod(factor.diagonal().tolist()) ** 2 > FULL_RANK_DETERMINANT:
             return -_solved(factor, self._gradient)
         n_params = self._gradient.size
         eigenvalues, vectors = np.linalg.eigh(self._gram)
@@ -233,7 +233,7 @@ class Subproblem:
         """
         q, free = self._undamped
         length = self._full_step.length
-        if length <= (1 + _RADIUS_SLACK) * radius:
+        if length <= (1 + RADIUS_SLACK) * radius:
             return self._full_step
         if radius < _TINY:
             return self._step(np.zeros_like(q), 0.0)
@@ -249,7 +249,7 @@ class Subproblem:
             damped = self._damped(damping)
             q, free = self._within_box(-_solved(damped.factor, self._gradient), damped)
             length = self._length(q)
-            if abs(length - radius) <= _RADIUS_SLACK * radius:
+            if abs(length - radius) <= RADIUS_SLACK * radius:
                 break
             if length > radius:
                 least = damping

@@ -20,19 +20,19 @@ from .state import FitState, Status
 from .subproblem import Bounds, Step, Subproblem
 
 # Thresholds of the gain ratio and factors of the radius: Moré 1978, and MINPACK's lmder.
-_ACCEPT = 1e-4
-_POOR = 0.25
-_GOOD = 0.75
-_SHRINK_LEAST, _SHRINK_MOST = 0.5, 0.1
-_GROW = 2.0
+ACCEPT = 1e-4
+POOR = 0.25
+GOOD = 0.75
+SHRINK_LEAST, SHRINK_MOST = 0.5, 0.1
+GROW = 2.0
 # MINPACK starts with as many times |D p0|.
-_FIRST_RADIUS = 100.0
+FIRST_RADIUS = 100.0
 # 1e-8, the default that users know from SciPy, then means a millionth of a standard error.
-_OFFSET_PER_FTOL = 100.0
+OFFSET_PER_FTOL = 100.0
 # Full steps that converge at a rate of a tenth or better (its square, as gains measure it); the
 # next one may do ten times worse than the last, which may have had a lucky direction.
 _FAST_CONTRACTION = 1e-2
-_CONTRACTION_SLACK = 100.0
+CONTRACTION_SLACK = 100.0
 # By how many xtol the last step, which no pass follows, may change a parameter: the covariance is
 # that of the point before it, or with the change that a sample sees, to a hundredth of that. No
 # element of the Gram matrix of unit columns may change by more than a thousandth then.
@@ -92,7 +92,7 @@ def begin(state: FitState, equations: tuple[Equations, ...]) -> FitState:
         params=params,
         equations=equations[best],
         scale=scale,
-        radius=_FIRST_RADIUS * (length if length > 0 else 1.0),
+        radius=FIRST_RADIUS * (length if length > 0 else 1.0),
     )
     return _after_pass(state, equations[best].cost, params, is_accepted=True)
 
@@ -173,7 +173,7 @@ def judge(state: FitState, equations: Equations, bounds: Bounds) -> FitState:
     if step.predicted_reduction <= state.accepted.cost_rounding and _is_stationary(state):
         return _judge_by_gradient(state, step, equations, bounds)
     ratio = _gain_ratio(state.accepted.cost, equations, step)
-    is_accepted = ratio > _ACCEPT
+    is_accepted = ratio > ACCEPT
     radius = _next_radius(state.radius, ratio, step)
     if is_accepted:
         state = _accept(state, step, equations, radius)
@@ -264,7 +264,7 @@ def _convergence(state: FitState, full: Step, tolerances: Tolerances) -> Status:
     if gain <= tolerances.gtol**2 * cost:
         return Status.GTOL
     freedom = max(equations.n_rows - n_params, 1)
-    if gain * freedom <= (_OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * cost:
+    if gain * freedom <= (OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * cost:
         return Status.FTOL
     return Status.XTOL if _is_small(state, full, tolerances.xtol) else Status.RUNNING
 
@@ -340,11 +340,11 @@ def _leaves_nothing(state: FitState, contraction: float, tolerances: Tolerances)
     if contraction > _FAST_CONTRACTION:
         return False
     equations, n_params = state.accepted, state.params.size
-    left = _CONTRACTION_SLACK * contraction * state.remaining
+    left = CONTRACTION_SLACK * contraction * state.remaining
     # The quadratic model, whose slope changes by the rate, errs by about that part of the gain.
-    cost_error = math.sqrt(_CONTRACTION_SLACK * contraction) * state.remaining
+    cost_error = math.sqrt(CONTRACTION_SLACK * contraction) * state.remaining
     freedom = max(equations.n_rows - n_params, 1)
-    allowed = (_OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * equations.cost
+    allowed = (OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * equations.cost
     return bool(left * freedom <= allowed and cost_error <= equations.cost_rounding)
 
 
@@ -359,14 +359,14 @@ def _gain_ratio(cost: float, trial: Equations, step: Step) -> float:
 
 def _next_radius(radius: float, ratio: float, step: Step) -> float:
     """Return the radius after a step of this gain ratio, by the rules of MINPACK."""
-    if ratio < _POOR:
+    if ratio < POOR:
         # The minimiser of the parabola through both costs, with the slope at the accepted point
         # that belongs to a full step: -2 times the predicted reduction.
-        shrink = 1 / (2 - ratio) if ratio < 0 else _SHRINK_LEAST
-        return min(max(shrink, _SHRINK_MOST), _SHRINK_LEAST) * min(radius, step.length)
+        shrink = 1 / (2 - ratio) if ratio < 0 else SHRINK_LEAST
+        return min(max(shrink, SHRINK_MOST), SHRINK_LEAST) * min(radius, step.length)
     if step.damping == 0:
-        return max(radius, _GROW * step.length)
-    return _GROW * step.length if ratio >= _GOOD else radius
+        return max(radius, GROW * step.length)
+    return GROW * step.length if ratio >= GOOD else radius
 
 
 def _after_pass(

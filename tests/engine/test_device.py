@@ -14,7 +14,7 @@ import pytest
 
 from nlsq_sklearn import AdaptiveHybridStreamingOptimizer
 from nlsq_sklearn._engine import device as module
-from nlsq_sklearn._engine import kernel
+from nlsq_sklearn._engine import kernel, programs
 from nlsq_sklearn._engine.device import _own_cpu, _search, compile_for_device, device, known_device
 from nlsq_sklearn._engine.model import trace_model
 from nlsq_sklearn._engine.prediction import predict
@@ -45,19 +45,19 @@ def test_programs_of_a_cpu_have_a_client_of_their_own():
 
 
 def test_programs_run_there(monkeypatch):
-    programs = []
+    used = []
 
-    class Cache(kernel._ProgramCache):
+    class Cache(programs._ProgramCache):
         def get(self, key, compile_program):
-            programs.append(super().get(key, compile_program))
-            return programs[-1]
+            used.append(super().get(key, compile_program))
+            return used[-1]
 
-    monkeypatch.setattr(kernel, "_cache", Cache())
+    monkeypatch.setattr(programs, "_cache", Cache())
     model = trace_model(lambda x, a: a * x, ("a",), 1)
     chunk = ArrayStream(np.arange(3.0), np.arange(3.0)).chunk(0)
     np.testing.assert_array_equal(predict(model, chunk, np.array([2.0])), [0.0, 2.0, 4.0])
     with jax.enable_x64(True):
-        output = programs[0](np.array([2.0]), np.asarray(chunk.x))
+        output = used[0](np.array([2.0]), np.asarray(chunk.x))
     assert output.devices() == {device()}
 
 
@@ -101,14 +101,14 @@ def test_a_call_wakes_no_other_thread(n_rows, monkeypatch):
     def two_peaks(x, a, b, c, d, e, f, g):
         return a * jnp.exp(-(((x - b) / c) ** 2)) + d * jnp.exp(-(((x - e) / f) ** 2)) + g
 
-    monkeypatch.setattr(kernel, "_cache", kernel._ProgramCache())
+    monkeypatch.setattr(programs, "_cache", programs._ProgramCache())
     model = trace_model(two_peaks, tuple("abcdefg"), 1)
     x = np.linspace(0, 10, n_rows)
     point = np.array([2, 3, 0.6, 1.5, 6, 0.9, 0.3])
     kernel.evaluate(
         kernel.Objective(model, "linear", 1.0), ArrayStream(x, np.sin(x)).chunk(0), point
     )
-    [program] = kernel._cache._programs.values()
+    [program] = programs._cache._programs.values()
     text = program.as_text()
     assert "outer_dimension_partitions" not in text  # an operation divided among threads
     _, _, entry = text.partition("\nENTRY ")
@@ -145,7 +145,7 @@ def test_a_program_is_compiled_while_jax_looks_for_devices(monkeypatch):
         is_searching.set()
         found.wait(60)
 
-    def lower():
+    def lower(place):
         assert not is_searching.is_set(), "both would take Python's time"
         places.append(jax.config.jax_default_device)
         return Lowered(compile_program)
@@ -169,7 +169,7 @@ def test_where_jax_finds_another_device_it_is_compiled_again(monkeypatch):
     other = jaxlib.xla_client.make_cpu_client(num_devices=1).devices()[0]
     places = []
 
-    def lower():
+    def lower(place):
         places.append(jax.config.jax_default_device)
         return Lowered(lambda: f"program for {places[-1].client is other.client}")
 
@@ -185,7 +185,7 @@ def test_a_search_that_could_not_begin_is_begun_again(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     def compile_one():
-        return compile_for_device(lambda: Lowered(lambda: "program"))
+        return compile_for_device(lambda place: Lowered(lambda: "program"))
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
@@ -202,7 +202,7 @@ def test_an_error_of_the_search_for_devices_is_seen(monkeypatch):
     monkeypatch.setattr(jax, "devices", fail)
     monkeypatch.setattr(module, "get_default_device", fail)
     with pytest.raises(RuntimeError, match="no backend"):
-        compile_for_device(lambda: Lowered(lambda: "program"))
+        compile_for_device(lambda place: Lowered(lambda: "program"))
 
 
 @pytest.mark.usefixtures("_forgotten")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from nlsq_sklearn._engine import kernel, prediction
+from nlsq_sklearn._engine import kernel, prediction, programs
 from nlsq_sklearn._engine.loss import LOSS_NAMES, ROBUST_LOSSES
 
 from . import DECAY, assert_equal_up_to_rounding, equations_of, objective, padded_chunk
@@ -308,29 +308,29 @@ def _interpolated(table):
 def test_one_program_serves_every_number_of_rows_in_a_buffer():
     x, y = _decay_data(5000)
     goal = objective(_scaled(17.01))
-    before = kernel.n_compilations()
+    before = programs.n_compilations()
     for n_rows in (1, 2, 999, 4096, 4097, 5000):
         chunk = padded_chunk(x[:n_rows], y[:n_rows], rows=8192)
         kernel.evaluate(goal, chunk, np.ones(2))
-    assert kernel.n_compilations() == before + 1
+    assert programs.n_compilations() == before + 1
 
 
 def test_a_model_that_is_defined_again_shares_the_program():
     x, y = _decay_data(100)
-    before = kernel.n_compilations()
+    before = programs.n_compilations()
     for _ in range(3):
         kernel.evaluate(objective(_scaled(17.02)), padded_chunk(x, y), np.ones(2))
-    assert kernel.n_compilations() == before + 1
+    assert programs.n_compilations() == before + 1
 
 
 def test_a_model_with_another_constant_does_not_share_the_program():
     x, y = _decay_data(100)
-    before = kernel.n_compilations()
+    before = programs.n_compilations()
     costs = {
         kernel.evaluate(objective(_scaled(constant)), padded_chunk(x, y), np.ones(2)).cost
         for constant in (17.03, 17.04)
     }
-    assert kernel.n_compilations() == before + 2
+    assert programs.n_compilations() == before + 2
     assert len(costs) == 2
 
 
@@ -346,21 +346,21 @@ def test_a_compiled_model_with_another_table_does_not_share_the_program():
 
 def test_the_scale_of_the_loss_is_not_a_part_of_the_program():
     x, y = _decay_data(100)
-    before = kernel.n_compilations()
+    before = programs.n_compilations()
     for f_scale in (0.1, 1.0, 10.0):
         goal = objective(_scaled(17.05), loss="cauchy", f_scale=f_scale)
         kernel.evaluate(goal, padded_chunk(x, y), np.ones(2))
-    assert kernel.n_compilations() == before + 1
+    assert programs.n_compilations() == before + 1
 
 
 def test_eight_threads_at_once_compile_one_program_and_give_the_same_bits():
     x, y = _decay_data(5000)
     goal, chunk = objective(_scaled(17.06), loss="soft_l1"), padded_chunk(x, y)
-    before = kernel.n_compilations()
+    before = programs.n_compilations()
     with ThreadPoolExecutor(8) as pool:
         bits = set(pool.map(lambda _: _bits(kernel.evaluate(goal, chunk, np.ones(2))), range(64)))
     assert len(bits) == 1
-    assert kernel.n_compilations() == before + 1
+    assert programs.n_compilations() == before + 1
 
 
 def test_importing_and_calling_leaves_the_precision_of_jax_at_its_default():
@@ -382,7 +382,7 @@ def test_importing_and_calling_leaves_the_precision_of_jax_at_its_default():
 @pytest.mark.parametrize("is_enabled", [True, False])
 def test_garbage_is_collected_after_a_compilation_if_it_was_before(is_enabled):
     def model(x, a):
-        assert not gc.isenabled() or not kernel._cache._lock.locked()
+        assert not gc.isenabled() or not programs._cache._lock.locked()
         return a * x
 
     before = gc.isenabled()
