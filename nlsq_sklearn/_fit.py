@@ -9,6 +9,7 @@ import numpy as np
 
 from ._engine import kernel
 from ._engine.equations import Equations
+from ._engine.few_rows import FewRows, can_take_steps
 from ._engine.kernel import Objective
 from ._engine.state import FitState, Status
 from ._engine.subproblem import Bounds
@@ -96,6 +97,9 @@ def run(
     """
     if state is not None and state.status in (Status.MAX_ITER, Status.STOPPED):
         state = state._replace(status=Status.RUNNING)  # max_iter may be larger now
+    rows = few_rows(problem, stream)
+    if rows is not None:
+        return _run_few_rows(rows, observers, state or FitState.start(problem.starts))
     warm_up = _WarmUp(problem, stream)
     if state is None or (state.status is Status.RUNNING and not state.has_begun):
         state = warm_up.run()
@@ -108,11 +112,46 @@ def run(
             state = begin(state, state.partial)
         else:
             state = judge(state, state.partial[0], problem.bounds)
-        _log_pass(state)
-        wishes = [observer.on_pass(state) for observer in observers]  # each sees the pass
-        if any(wishes):
-            state = state._replace(status=Status.STOPPED)
+        state = _shown(state, observers)
     return state
+
+
+def few_rows(problem: Problem, stream: Stream) -> FewRows | None:
+    """Return the rows as a single chunk, if there are so few that a fit of them has no warm-up.
+
+    None also where the model has no program for them.
+    """
+    if not isinstance(stream, ArrayStream) or stream.n_chunks > 1 or stream.n_rows >= _LEAST_ROWS:
+        return None
+    if len(problem.starts) > 1 or not can_take_steps(problem.objective.model):
+        return None
+    return FewRows(problem.objective, stream.chunk(0), problem.bounds, problem.tolerances)
+
+
+def _run_few_rows(rows: FewRows, observers: Sequence[Observer], state: FitState) -> FitState:
+    """Fit one chunk, in as few calls as its observers allow."""
+    if state.partial:  # its only chunk was summed, but not judged: by the program, as ever
+        state = state._replace(next_chunk=0, partial=())
+    while state.status is Status.RUNNING:
+        taken = rows.take(state, 1) if observers else rows.take(state)
+        if observers and taken.n_passes:
+            summed = state.add_chunk((taken.first_equations(),))
+            for observer in observers:
+                observer.on_chunk(summed)
+        n_passes = state.n_passes
+        state = taken.judged()
+        if taken.n_passes:
+            state = _shown(state, observers, state.n_passes - n_passes)
+        if state.status is Status.RUNNING:
+            state = taken.proposed(state)
+    return state
+
+
+def _shown(state: FitState, observers: Sequence[Observer], n_passes: int = 1) -> FitState:
+    """Show the state after a pass, or several; return it, stopped if an observer wishes that."""
+    _log_passes(state, n_passes)
+    wishes = [observer.on_pass(state) for observer in observers]  # each sees the pass
+    return state._replace(status=Status.STOPPED) if any(wishes) else state
 
 
 def _sum_over_chunks(
@@ -262,12 +301,13 @@ def sum_in_memory(objective: Objective, sample: ArrayStream, points: np.ndarray)
     return total
 
 
-def _log_pass(state: FitState) -> None:
-    last = state.history[-1] if state.history else None
-    if last is not None:
+def _log_passes(state: FitState, n_passes: int) -> None:
+    if not _logger.isEnabledFor(logging.INFO):
+        return
+    for entry in state.history[-n_passes:]:
         _logger.info(
             "pass %d: cost %s, %s",
-            state.n_passes,
-            last["cost"],
-            "accepted" if last["accepted"] else "rejected",
+            entry["n_passes"],
+            entry["cost"],
+            "accepted" if entry["accepted"] else "rejected",
         )

@@ -16,8 +16,8 @@ from ._engine.remembered import is_row_wise, remember_row_wise
 from ._engine.state import FitState
 from ._engine.subproblem import Bounds
 from ._engine.trust_region import Tolerances
-from ._fit import Problem, sum_in_memory
-from ._streams import Profile, Stream, profile_rows
+from ._fit import Problem, few_rows, sum_in_memory
+from ._streams import ArrayStream, Profile, Stream, profile_rows
 
 _logger = logging.getLogger("nlsq_sklearn")
 
@@ -321,7 +321,7 @@ def check_rows_are_independent(problem: Problem, stream: Stream) -> None:
     probe = stream.sample(_PROBE_ROWS)
     rows = np.arange(probe.n_rows)
     whole, even, odd = (
-        sum_in_memory(problem.objective, probe.take(part), problem.starts[:1])[0]
+        _sums_at_start(problem, stream, probe.take(part))
         for part in (rows, rows[::2][::-1], rows[1::2][::-1])
     )
     if not (whole.is_finite and even.is_finite and odd.is_finite):
@@ -333,6 +333,14 @@ def check_rows_are_independent(problem: Problem, stream: Stream) -> None:
             "sort over x?). Each row must stand for itself: compute such numbers before the fit."
         )
     remember_row_wise(fingerprint, start)
+
+
+def _sums_at_start(problem: Problem, stream: Stream, some: ArrayStream) -> Equations:
+    """Return the equations of some of the rows at the start, by the program that the fit needs."""
+    rows = few_rows(problem, stream)
+    if rows is None:
+        return sum_in_memory(problem.objective, some, problem.starts[:1])[0]
+    return rows.of(some.chunk(0)).equations(problem.starts[0])
 
 
 def _are_close(whole: Equations, parts: Equations) -> bool:

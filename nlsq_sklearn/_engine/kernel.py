@@ -205,7 +205,7 @@ def _run(
     points[..., -1] = objective.f_scale
 
     # JAX 0.10 evaluates angles of any size slowly there.
-    is_one_function = model.is_plain and n_params_are_few(model.n_params) and not any_angle
+    is_one_function = can_be_one_function(model) and not any_angle
 
     def build() -> Callable[..., Any]:
         kernel = sums_of_chunk(model, objective.loss, any_angle=any_angle)
@@ -244,9 +244,9 @@ def program_key(
     )
 
 
-def n_params_are_few(n_params: int) -> bool:
-    """Return whether models of so many parameters need no matrix product."""
-    return n_params <= _MOST_PARAMS_IN_ONE_SWEEP
+def can_be_one_function(model: TracedModel) -> bool:
+    """Return whether the sums over a chunk can be compiled as `one_function` does it."""
+    return model.is_plain and model.n_params <= _MOST_PARAMS_IN_ONE_SWEEP
 
 
 def _n_sums(n_params: int) -> int:
@@ -262,7 +262,8 @@ def sums_of_chunk(
     """
     n_params = model.n_params
     n_sums = _n_sums(n_params)
-    reduce_block = _reduce_in_one_sweep if n_params_are_few(n_params) else _reduce_by_product
+    is_one_sweep = n_params <= _MOST_PARAMS_IN_ONE_SWEEP
+    reduce_block = _reduce_in_one_sweep if is_one_sweep else _reduce_by_product
 
     def kernel(
         point: jax.Array,

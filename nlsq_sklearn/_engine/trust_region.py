@@ -17,7 +17,7 @@ import numpy as np
 
 from .equations import Equations, shifted
 from .state import FitState, Status
-from .subproblem import Bounds, Step, Subproblem
+from .subproblem import RADIUS_SLACK, Bounds, Step, Subproblem
 
 # Thresholds of the gain ratio and factors of the radius: Moré 1978, and MINPACK's lmder.
 ACCEPT = 1e-4
@@ -98,7 +98,11 @@ def begin(state: FitState, equations: tuple[Equations, ...]) -> FitState:
 
 
 def propose(
-    state: FitState, bounds: Bounds, tolerances: Tolerances, sampled: Sampled | None = None
+    state: FitState,
+    bounds: Bounds,
+    tolerances: Tolerances,
+    sampled: Sampled | None = None,
+    full: Step | None = None,
 ) -> FitState:
     """Return the state with the next step to try, or with the status that ends the fit.
 
@@ -107,9 +111,13 @@ def propose(
     sampled : callable or None
         Where there is a sample, what it tells of a point: the step then follows the bend of the
         model, and the covariance the last one.
+    full : Step or None
+        The full step, where it is known.
     """
-    subproblem = Subproblem(state.accepted, state.params, state.scale, bounds)
-    full = subproblem.full_step()
+    subproblem = None
+    if full is None:
+        subproblem = Subproblem(state.accepted, state.params, state.scale, bounds)
+        full = subproblem.full_step()
     contraction = _contraction(state, full)
     state = state._replace(remaining=full.predicted_reduction)
     status = _convergence(state, full, tolerances)
@@ -120,7 +128,11 @@ def propose(
         return last
     if state.n_iter >= tolerances.max_iter:
         return state._replace(status=Status.MAX_ITER)
-    step = subproblem.step_within(state.radius)
+    step = full
+    if full.length > (1 + RADIUS_SLACK) * state.radius:
+        if subproblem is None:
+            subproblem = Subproblem(state.accepted, state.params, state.scale, bounds)
+        step = subproblem.step_within(state.radius)
     # A reduction of a thousandth of the last bit of the cost can't be seen in it.
     is_lost = step.damping > 0 and step.predicted_reduction <= 1e-3 * _EPS * state.accepted.cost
     goes_nowhere = step.trial.tolist() == state.params.tolist()
@@ -163,15 +175,23 @@ def _bent(state: FitState, step: Step, bounds: Bounds, sampled: Sampled) -> Step
     return step._replace(trial=bend.trial) if bend.length <= _MOST_BEND * step.length else step
 
 
-def judge(state: FitState, equations: Equations, bounds: Bounds) -> FitState:
-    """Return the state after the pass at the trial point, whose equations these are."""
+def judge(
+    state: FitState, equations: Equations, bounds: Bounds, full: Step | None = None
+) -> FitState:
+    """Return the state after the pass at the trial point, whose equations these are.
+
+    Parameters
+    ----------
+    full : Step or None
+        The full step from there, where it is known.
+    """
     step = state.step
     if step is None:
         raise RuntimeError("there is no step to judge")
     if state.accepted.cost == 0:
         return _judge_without_cost(state, step, equations)
     if step.predicted_reduction <= state.accepted.cost_rounding and _is_stationary(state):
-        return _judge_by_gradient(state, step, equations, bounds)
+        return _judge_by_gradient(state, step, equations, bounds, full)
     ratio = _gain_ratio(state.accepted.cost, equations, step)
     is_accepted = ratio > ACCEPT
     radius = _next_radius(state.radius, ratio, step)
@@ -183,7 +203,7 @@ def judge(state: FitState, equations: Equations, bounds: Bounds) -> FitState:
 
 
 def _judge_by_gradient(
-    state: FitState, step: Step, equations: Equations, bounds: Bounds
+    state: FitState, step: Step, equations: Equations, bounds: Bounds, full: Step | None
 ) -> FitState:
     """Judge a step near the optimum, where costs drown in rounding, by what it leaves to gain.
 
@@ -192,8 +212,9 @@ def _judge_by_gradient(
     """
     is_better = False
     if equations.is_finite and step.damping == 0:
-        scale = np.maximum(state.scale, equations.column_norms)
-        full = Subproblem(equations, step.trial, scale, bounds).full_step()
+        if full is None:
+            scale = np.maximum(state.scale, equations.column_norms)
+            full = Subproblem(equations, step.trial, scale, bounds).full_step()
         is_better = full.predicted_reduction < state.remaining
     elif equations.is_finite:
         is_better = equations.largest_cosine < state.accepted.largest_cosine
@@ -369,6 +390,28 @@ def _next_radius(radius: float, ratio: float, step: Step) -> float:
     return GROW * step.length if ratio >= GOOD else radius
 
 
+def entry_of_pass(
+    n_passes: int,
+    params: list[float],
+    cost: float,
+    is_accepted: bool,
+    step: Step | None,
+    ratio: float | None,
+    radius: float,
+) -> dict[str, Any]:
+    """Return the entry of a pass in the history; to the first one leads no step."""
+    return {
+        "n_passes": n_passes,
+        "params": params,
+        "cost": cost if math.isfinite(cost) else None,
+        "accepted": is_accepted,
+        "damping": None if step is None else step.damping,
+        "step_length": None if step is None else step.length,
+        "gain_ratio": ratio if ratio is not None and math.isfinite(ratio) else None,
+        "radius": radius,
+    }
+
+
 def _after_pass(
     state: FitState,
     cost: float,
@@ -379,16 +422,15 @@ def _after_pass(
 ) -> FitState:
     """Return the state with a pass counted, as one more entry in its history, and nothing open."""
     n_passes = state.n_passes + 1
-    entry: dict[str, Any] = {
-        "n_passes": n_passes,
-        "params": params.tolist(),
-        "cost": cost if math.isfinite(cost) else None,
-        "accepted": is_accepted,
-        "damping": None if step is None else step.damping,
-        "step_length": None if step is None else step.length,
-        "gain_ratio": ratio if ratio is not None and math.isfinite(ratio) else None,
-        "radius": state.radius,
-    }
+    entry = entry_of_pass(
+        n_passes,
+        params.tolist(),
+        cost,
+        is_accepted,
+        step,
+        ratio,
+        state.radius,
+    )
     return state._replace(
         step=None,
         n_iter=state.n_iter if step is None else state.n_iter + 1,
