@@ -102,17 +102,21 @@ def _stopped_anywhere():
     }
 
 
+@pytest.mark.parametrize("chunk_size", [250, None])
 @pytest.mark.parametrize("case", _stopped_anywhere())
-def test_a_fit_resumed_from_any_state_ends_in_the_same_bits_as_never_stopping(case):
+def test_a_fit_resumed_from_any_state_ends_in_the_same_bits_as_never_stopping(case, chunk_size):
     problem, data = _stopped_anywhere()[case]
     watcher = _Watcher()
-    whole = run(problem, ArrayStream(*data, chunk_size=250), [watcher])
+    whole = run(problem, ArrayStream(*data, chunk_size=chunk_size), [watcher])
     assert whole.status.is_converged
-    assert len(watcher.states) == (3 + 1) * whole.n_passes
-    for state in [*watcher.states, whole]:
-        stream = ArrayStream(*data, chunk_size=250)
-        resumed = run(problem, stream, state=_restored(state, stream))
+    n_chunks = 1 if chunk_size is None else 3
+    assert len(watcher.states) == (n_chunks + 1) * whole.n_passes
+    for state in [None, *watcher.states, whole]:
+        stream = ArrayStream(*data, chunk_size=chunk_size)
+        resumed = run(problem, stream, state=None if state is None else _restored(state, stream))
         assert _bits(resumed) == _bits(whole)
+        watched = run(problem, stream, [_Watcher()], state)
+        assert _bits(watched) == _bits(whole)
 
 
 def test_a_large_fit_with_a_warm_up_resumes_without_it_and_in_the_same_bits(monkeypatch):

@@ -30,9 +30,11 @@ from .subproblem import FULL_RANK_DETERMINANT, RADIUS_SLACK, Bounds, Step
 from .trust_region import (
     ACCEPT,
     CONTRACTION_SLACK,
+    FAST_CONTRACTION,
     FIRST_RADIUS,
     GOOD,
     GROW,
+    LAST_STEP_PER_XTOL,
     OFFSET_PER_FTOL,
     POOR,
     SHRINK_LEAST,
@@ -435,15 +437,21 @@ def _may_end(
     """Return whether `trust_region.propose` may do anything but take the step."""
     cost, model_norm = known[0], known[1]
     gain = step.full_reduction
-    left = CONTRACTION_SLACK * gain * (gain / promised)
+    contraction = gain / promised
+    leaves_nothing = contraction <= FAST_CONTRACTION
+    leaves_nothing &= CONTRACTION_SLACK * contraction * gain <= limit.offset * cost
+    cost_error = jnp.sqrt(CONTRACTION_SLACK * contraction) * gain
+    leaves_nothing &= cost_error <= _cost_rounding(known)
     noise = jnp.sqrt(2 * cost / limit.freedom)
     moved = jnp.abs(step.full)
     norms = jnp.sqrt(known[_diagonal(n_params)])
-    is_large = (moved > limit.xtol * jnp.abs(params)) & (moved * norms > limit.xtol * noise)
+    # By how many times the parameter, or the noise, each of them changes.
+    change = jnp.minimum(moved / jnp.abs(params), moved * norms / noise).max()
+    leaves_nothing &= change <= LAST_STEP_PER_XTOL * limit.xtol
     goes_on = (step.damping == 0) | (step.reduction > _cost_rounding(known))
     goes_on &= gain > limit.least_share * cost
-    goes_on &= (left > limit.offset * cost) & is_large.any() & (cost > (4 * _EPS) ** 2 * model_norm)
-    return jnp.asarray(~goes_on)
+    goes_on &= (change > limit.xtol) & (cost > (4 * _EPS) ** 2 * model_norm)
+    return jnp.asarray(leaves_nothing | ~goes_on)
 
 
 def _cost_rounding(known: jax.Array) -> jax.Array:

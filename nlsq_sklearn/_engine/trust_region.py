@@ -31,12 +31,12 @@ FIRST_RADIUS = 100.0
 OFFSET_PER_FTOL = 100.0
 # Full steps that converge at a rate of a tenth or better (its square, as gains measure it); the
 # next one may do ten times worse than the last, which may have had a lucky direction.
-_FAST_CONTRACTION = 1e-2
+FAST_CONTRACTION = 1e-2
 CONTRACTION_SLACK = 100.0
 # By how many xtol the last step, which no pass follows, may change a parameter: the covariance is
 # that of the point before it, or with the change that a sample sees, to a hundredth of that. No
 # element of the Gram matrix of unit columns may change by more than a thousandth then.
-_LAST_STEP_PER_XTOL = 10.0
+LAST_STEP_PER_XTOL = 10.0
 _LAST_STEP_PER_XTOL_OF_SAMPLE = 100.0
 _MOST_GRAM_CHANGE = 1e-3
 # A second-order correction that is longer than this part of the step is no small one [3]_.
@@ -334,7 +334,7 @@ def _step_without_pass(
     if not _leaves_nothing(state, contraction, tolerances):
         return None
     change: np.ndarray | float = 0.0
-    if not _is_small(state, full, _LAST_STEP_PER_XTOL * tolerances.xtol):
+    if not _is_small(state, full, LAST_STEP_PER_XTOL * tolerances.xtol):
         most = _LAST_STEP_PER_XTOL_OF_SAMPLE * tolerances.xtol
         if sampled is None or not _is_small(state, full, most):
             return None
@@ -358,7 +358,7 @@ def _leaves_nothing(state: FitState, contraction: float, tolerances: Tolerances)
     Steps that shrink at a steady rate, or faster, leave after this one what is left now times
     that rate. The cost must be predicted to its rounding, too.
     """
-    if contraction > _FAST_CONTRACTION:
+    if contraction > FAST_CONTRACTION:
         return False
     equations, n_params = state.accepted, state.params.size
     left = CONTRACTION_SLACK * contraction * state.remaining
