@@ -1,5 +1,6 @@
 """The answer of a fit, and what it is worth."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -237,9 +238,10 @@ def as_result(
             ConvergenceWarning,
         )
     result = _estimate(state.params, state.accepted, problem, absolute_sigma=absolute_sigma)
-    undetermined = ~np.isfinite(result.perr)
-    if undetermined.any():
-        names = ", ".join(np.array(result.param_names)[undetermined])
+    errors = zip(result.param_names, result.perr.tolist(), strict=True)
+    undetermined = [name for name, error in errors if not math.isfinite(error)]
+    if undetermined:
+        names = ", ".join(undetermined)
         n_rows, n_params = int(state.accepted.n_rows), len(result.param_names)
         why = (
             f" {n_rows} rows can't tell the errors of {n_params} parameters: it takes more rows."
@@ -317,7 +319,7 @@ def _estimate(
         popt=params,
         x=params,
         pcov=matrix,
-        perr=np.sqrt(np.diag(matrix)),
+        perr=np.sqrt(matrix.diagonal()),
         correlation=correlation(matrix),
         cost=equations.cost,
         **statistics(equations, objective.loss, absolute_sigma=absolute_sigma)._asdict(),

@@ -1,5 +1,6 @@
 """What a fit is worth, in numbers: confidence intervals, correlations, R2, chi-square, AIC, BIC."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -48,22 +49,30 @@ def statistics(equations: Equations, loss: str, *, absolute_sigma: bool) -> Stat
     if loss != "linear":
         return Statistics(dof, *(5 * [np.nan]))
     chi_square = 2 * equations.cost
-    with np.errstate(divide="ignore"):  # of exact data the logarithm is -inf
-        # Minus twice the logarithm of the likelihood, sigma being known or the noise's own.
-        deviance = chi_square if absolute_sigma else n_rows * float(np.log(chi_square / n_rows))
+    # Minus twice the logarithm of the likelihood, sigma being known or the noise's own.
+    deviance = chi_square if absolute_sigma else n_rows * _logarithm(chi_square / n_rows)
     return Statistics(
         dof,
         chi_square,
         chi_square / dof if dof > 0 else np.nan,
         np.nan if equations.spread is None else r2(chi_square, equations.spread),
         deviance + 2 * n_params,
-        deviance + float(np.log(n_rows)) * n_params,
+        deviance + _logarithm(n_rows) * n_params,
     )
+
+
+def _logarithm(value: float) -> float:
+    """Return the logarithm; of 0, to which exact data come, minus infinity."""
+    return math.log(value) if value > 0 else -math.inf
 
 
 def correlation(covariance: np.ndarray) -> np.ndarray:
     """Return the correlation matrix; NaN beside parameters that the data do not determine."""
-    errors = np.sqrt(np.diag(covariance))
+    errors = np.sqrt(covariance.diagonal())
+    if all(0 < error < math.inf for error in errors.tolist()):
+        correlations = np.asarray(covariance / (errors[:, np.newaxis] * errors), order="C")
+        correlations.ravel()[:: errors.size + 1] = 1.0
+        return correlations
     is_known = np.isfinite(errors) & (errors > 0)
     known = np.where(is_known, errors, 1.0)
     finite = np.where(np.isfinite(covariance), covariance, 0.0)

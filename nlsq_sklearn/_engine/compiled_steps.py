@@ -17,6 +17,7 @@ from jax import lax
 
 from .equations import Equations, packed_places
 from .kernel import (
+    N_PLACES,
     Chunk,
     Objective,
     can_be_one_function,
@@ -139,9 +140,9 @@ class Rounds(NamedTuple):
     Attributes
     ----------
     rounds : list of Round
-    sums : ndarray of shape (n_rounds, n_sums)
-        The packed equations of each point.
-    scales : ndarray of shape (n_rounds, n_params)
+    sums : ndarray of shape (MOST_ROUNDS, n_sums)
+        The packed equations of each point, and zeros.
+    scales : ndarray of shape (MOST_ROUNDS, n_params)
         The norm of the trust region after each.
     """
 
@@ -181,23 +182,17 @@ def take_steps(
     n_sums = 2 + n_params + n_params * (n_params + 1) // 2
     place, trial = _place(state)
     known = np.zeros(n_sums) if state.equations is None else state.equations.packed()
-    start = np.concatenate(
-        [
-            trial,
-            [objective.f_scale],
-            state.params,
-            state.scale,
-            bounds.lower,
-            bounds.upper,
-            known,
-            place,
-            _limits(tolerances, chunk.n_counted, n_params),
-            [_n_rounds(n_rounds, state, tolerances)],
-        ]
-    )
     ready = chunk.arguments()
+    start = trial.tolist()  # a list of all numbers is faster than many short arrays
+    start.append(objective.f_scale)
+    for vector in (state.params, state.scale, bounds.lower, bounds.upper, known):
+        start += vector.tolist()
+    start += place
+    start += _limits(tolerances, chunk.n_counted, n_params)
+    start.append(_n_rounds(n_rounds, state, tolerances))
+    start += ready.places.tolist()
     key = program_key(objective, chunk, f"steps {objective.loss}")
-    arguments = (start, ready.places, *ready.memories)
+    arguments = (np.array(start), *ready.memories)
     table = run_program(key, lambda: _program(objective, n_sums), arguments, is_one_function=True)
     return _unpacked(table, n_params, n_sums)
 
@@ -231,14 +226,14 @@ def _place(state: FitState) -> tuple[_Place, np.ndarray]:
 
 
 def _unpacked(table: np.ndarray, n_params: int, n_sums: int) -> Rounds:
-    table = table[: np.count_nonzero(table[:, 0])]
     n_numbers = len(Round._fields) - 2
     first, second = n_numbers + n_params, n_numbers + 2 * n_params
-    rounds = [
-        Round._make([*row[:n_numbers], row[n_numbers:first], row[first:]])
-        for row in table[:, :second].tolist()
-    ]
     third = second + n_params
+    rounds = []
+    for row in table[:, :second].tolist():
+        if not row[0]:  # the verdict: no more points were evaluated
+            break
+        rounds.append(Round._make([*row[:n_numbers], row[n_numbers:first], row[first:]]))
     return Rounds(rounds, table[:, third : third + n_sums], table[:, second:third])
 
 
@@ -248,7 +243,7 @@ def _program(objective: Objective, n_sums: int) -> Callable[..., jax.Array]:
     evaluate = sums_of_chunk(objective.model, objective.loss)
     width = len(Round._fields) - 2 + 3 * n_params + n_sums
 
-    def program(start: jax.Array, places: jax.Array, *columns: jax.Array | None) -> jax.Array:
+    def program(start: jax.Array, *columns: jax.Array | None) -> jax.Array:
         def take_round(state: Arrays) -> Arrays:
             index, goes_on, vector, places, table = state
             # What a loop leaves as it is, and what follows from that, XLA takes out of it.
@@ -259,7 +254,8 @@ def _program(objective: Objective, n_sums: int) -> Callable[..., jax.Array]:
             return index + 1, goes_on & (index + 1 < vector[-1]), vector, places, table
 
         table = jnp.zeros((MOST_ROUNDS, width))
-        state: Arrays = (jnp.int32(0), places[0] > 0, start, places, table)
+        vector, places = start[:-N_PLACES], start[-N_PLACES:]
+        state: Arrays = (jnp.int32(0), places[0] > 0, vector, places, table)
         return lax.while_loop(lambda state: state[1], take_round, state)[-1]
 
     return program

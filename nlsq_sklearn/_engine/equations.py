@@ -121,6 +121,10 @@ class Equations(NamedTuple):
         """Norms of the columns of the weighted Jacobian, of shape (n_params,)."""
         return np.asarray(np.sqrt(self.gram.diagonal()))
 
+    def column_norm(self, index: int) -> float:
+        """Norm of one column of the weighted Jacobian."""
+        return math.sqrt(self.gram[index, index])
+
     @property
     def largest_cosine(self) -> float:
         """Largest cosine of the angle between the residuals and a column of the Jacobian."""
@@ -153,11 +157,7 @@ def shifted(
     gram_change : ndarray of shape (n_params, n_params) or float
         What the Gram matrix has more there; the quadratic model knows of none.
     """
-    slope = equations.gram @ displacement
-    return equations._replace(
-        gram=equations.gram + gram_change,
-        gradient=equations.gradient + slope,
-        cost=equations.cost
-        + float(equations.gradient @ displacement)
-        + 0.5 * float(displacement @ slope),
-    )
+    gram, gradient, cost, model_norm, n_rows, spread = equations
+    slope = gram.dot(displacement)
+    cost += float(gradient.dot(displacement)) + 0.5 * float(displacement.dot(slope))
+    return Equations(gram + gram_change, gradient + slope, cost, model_norm, n_rows, spread)

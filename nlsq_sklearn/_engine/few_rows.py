@@ -8,7 +8,7 @@ from .compiled_steps import ACCEPTED, MOST_ROUNDS, UNJUDGED, Rounds, can_take_st
 from .equations import Equations
 from .kernel import Chunk, Objective, evaluate
 from .state import FitState
-from .subproblem import Bounds, Step
+from .subproblem import Bounds
 from .trust_region import Tolerances, begin, entry_of_pass, judge, propose
 
 __all__ = ["FewRows", "can_take_steps"]
@@ -126,24 +126,20 @@ class Taken:
         history = list(state.history)
         costs = self._rounds.sums[:, 0].tolist()
         for index in range(self._first_pass, n_rounds):
-            this, step, ratio = rounds[index], self._tried(index), None
-            point = params if step is None else step.trial
-            if step is not None:
-                ratio = (cost - costs[index]) / step.predicted_reduction
+            this, new_cost = rounds[index], costs[index]
+            point, reduction, damping, length = self._tried(index)
+            is_accepted = this.verdict == ACCEPTED
+            ratio = None if reduction is None else (cost - new_cost) / reduction
+            number = state.n_passes + 1 + index - self._first_pass
             history.append(
                 entry_of_pass(
-                    state.n_passes + len(history) - len(state.history) + 1,
-                    point.tolist(),
-                    costs[index],
-                    this.verdict == ACCEPTED,
-                    step,
-                    ratio,
-                    this.radius,
+                    number, point, new_cost, is_accepted, damping, length, ratio, this.radius
                 )
             )
-            if this.verdict == ACCEPTED:
-                accepted, params, cost = index, point, costs[index]
+            if is_accepted:
+                accepted, cost = index, new_cost
         if accepted is not None:
+            params = np.array(self._tried(accepted)[0])
             equations = self._rounds.equations(accepted, self._rows.chunk)
         last = n_rounds - 1
         return state._replace(
@@ -158,14 +154,23 @@ class Taken:
             history=tuple(history),
         )
 
-    def _tried(self, index: int) -> Step | None:
-        """Return the step that led to a point; None to the first one of a fit."""
-        return self._state.step if index == 0 else self._rounds.rounds[index - 1].step()
+    def _tried(self, index: int) -> tuple[list[float], float | None, float | None, float | None]:
+        """Return a point, and reduction, damping and length of the step that led to it.
+
+        To the first point of a fit leads none.
+        """
+        if index > 0:
+            before = self._rounds.rounds[index - 1]
+            return before.trial, before.reduction, before.damping, before.length
+        state = self._state
+        point = state.points[0].tolist()
+        if state.step is None:
+            return point, None, None, None
+        return point, *state.step[1:]
 
     def _equations(self, index: int) -> Equations:
         rows = self._rows
         if not self._rounds.rounds[index].n_left:
             return self._rounds.equations(index, rows.chunk)
-        step = self._tried(index)
-        point = self._state.points[0] if step is None else step.trial
+        point = np.array(self._tried(index)[0])
         return evaluate(rows.objective, rows.chunk, point, any_angle=True)

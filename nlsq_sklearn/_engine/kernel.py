@@ -28,6 +28,9 @@ from .spread import Spread
 BLOCK_ROWS = 4096
 """Rows in a block: (n_params + 1) x 32 KB of columns, which a core's second-level cache holds."""
 
+N_PLACES = 7
+"""Numbers in the places of a chunk; see `Arguments`."""
+
 Arrays = tuple[jax.Array, ...]
 
 _LANES = 4  # float64 numbers side by side in a vector register; rows are a multiple of it
@@ -46,7 +49,7 @@ class Arguments(NamedTuple):
     ----------
     shape : tuple of int
         Of the predictors, with the capacity of the chunk for its rows.
-    places : ndarray of shape (7,)
+    places : ndarray of shape (N_PLACES,)
         The blocks, the rows, where the last block begins, and where x, y, sigma and weight begin in
         their memory. In one array: each argument takes its time on the way.
     memories : tuple of array or None

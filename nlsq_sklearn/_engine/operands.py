@@ -5,7 +5,8 @@ ever does. So a program is handed a little more memory than a column, from a mul
 on, and is told where in it the column starts. It computes with nothing but the column.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,22 +30,37 @@ class Operand(NamedTuple):
     start: int
 
 
+def aligned_rows(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """Return columns of less than ``rows`` numbers, one a row, filled up with their last number.
+
+    Each row, of shape (rows + SLACK,), is an operand that starts at 0; ``rows`` is a multiple of
+    SLACK.
+    """
+    memory = _aligned(np.empty, (len(columns), rows))
+    for place, column in zip(memory, columns, strict=True):
+        place[: column.size] = column
+        # A real row, not zeros: the model may be undefined at 0.
+        place[column.size :] = column[-1]
+    return memory
+
+
 def aligned_empty(*shape: int) -> np.ndarray:
     """Return an array of which `operand` needs no copy, its numbers not set."""
-    return _aligned(np.empty, shape)
+    return _aligned(np.empty, shape)[..., : shape[-1]]
 
 
 def aligned_zeros(*shape: int) -> np.ndarray:
     """Return an array of which `operand` needs no copy; where nothing is set it takes no memory."""
-    return _aligned(np.zeros, shape)
+    return _aligned(np.zeros, shape)[..., : shape[-1]]
 
 
 def _aligned(allocate: Callable[[int], np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of this shape and SLACK more numbers in each row."""
     *outer, rows = shape
-    n_values = int(np.prod(outer, dtype=np.int64)) * (rows + SLACK)
+    n_values = math.prod(outer) * (rows + SLACK)
     raw = allocate(n_values + SLACK)
     first = -_address(raw) % ALIGNMENT // 8
-    return raw[first : first + n_values].reshape(*outer, rows + SLACK)[..., :rows]
+    return raw[first : first + n_values].reshape(*outer, rows + SLACK)
 
 
 def operand(column: np.ndarray, rows: int | None = None) -> Operand:

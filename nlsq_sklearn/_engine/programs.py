@@ -72,15 +72,14 @@ def run_program(
     is_one_function : bool
         Whether it is compiled for a CPU as `one_function` does it.
     """
-    shapes = [_abstract(array) for array in arguments]
 
     def lower(device: jax.Device) -> jax.stages.Lowered:
-        return jax.jit(build()).lower(*shapes)
+        return jax.jit(build()).lower(*map(_abstract, arguments))
 
     def lower_one_function(device: jax.Device) -> jax.stages.Lowered:
         if device.platform != "cpu":
             return lower(device)
-        return jax.jit(as_one_function(build())).lower(*shapes)
+        return jax.jit(as_one_function(build())).lower(*map(_abstract, arguments))
 
     def compile_program() -> Any:
         if is_one_function:

@@ -6,6 +6,7 @@ trace is used again only where everything that the function can reach is the sam
 that can't be told, the model is traced again.
 """
 
+import functools
 import sys
 import threading
 import types
@@ -87,18 +88,16 @@ def _function_key(function: Any, outer: tuple[Any, ...]) -> Hashable:
     if function in outer:  # it calls itself
         return outer.index(function)
     outer = (*outer, function)
-    names = set(_names(function.__code__))
-    # A module that is imported within the function is named, but is no global.
-    inner_modules = (names & sys.modules.keys()) - function.__globals__.keys()
-    if names & (_REACHING_FAR | _OWN_ATTRIBUTES) or any(
-        m.split(".")[0] not in _LIBRARIES for m in inner_modules
-    ):
+    names, variables = _names_of(function.__code__), function.__globals__
+    if names is None:
         raise _CannotTellError
-    named = {
-        name: _value_key(function.__globals__[name], outer)
-        for name in sorted(names)
-        if name in function.__globals__
-    }
+    named = []
+    for name in names:
+        if name in variables:
+            named.append((name, _value_key(variables[name], outer)))
+        elif name in sys.modules and name.split(".")[0] not in _LIBRARIES:
+            # A module that is imported within the function is named, but is no global.
+            raise _CannotTellError
     try:
         enclosed = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError as error:  # a variable that has no value yet
@@ -106,9 +105,16 @@ def _function_key(function: Any, outer: tuple[Any, ...]) -> Hashable:
     defaults = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
     return (
         function.__code__,
-        tuple(named.items()),
+        tuple(named),
         *(_value_key(value, outer) for value in [*enclosed, *defaults]),
     )
+
+
+@functools.lru_cache(maxsize=_MOST_TRACES)
+def _names_of(code: types.CodeType) -> list[str] | None:
+    """Return the names that code uses, sorted; None where it may reach more than it names."""
+    names = set(_names(code))
+    return None if names & (_REACHING_FAR | _OWN_ATTRIBUTES) else sorted(names)
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

@@ -88,7 +88,9 @@ def _squares_about(mean: float, y: np.ndarray, weight: np.ndarray | None) -> flo
 
 def _product(a: np.ndarray, b: np.ndarray) -> float:
     """Return the sum of products, in blocks of equal size and the few rows that remain."""
-    n_blocks = max(1, -(-a.size // _BLOCK_ROWS))
+    if a.size <= _BLOCK_ROWS:
+        return float(a.dot(b))
+    n_blocks = -(-a.size // _BLOCK_ROWS)
     rows = a.size // n_blocks
     whole = n_blocks * rows
     total = np.vecdot(a[:whole].reshape(n_blocks, rows), b[:whole].reshape(n_blocks, rows)).sum()

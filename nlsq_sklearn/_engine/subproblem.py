@@ -15,7 +15,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotrs  # a fraction of what numpy.linalg takes for few
+
+# A fraction of what numpy.linalg takes for few.
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
 from .equations import Equations
 
@@ -36,6 +38,25 @@ def rank_tolerance(n_params: int) -> float:
     return 8 * n_params * _EPS
 
 
+def factor_of_full_rank(matrix: np.ndarray) -> np.ndarray | None:
+    """Return the lower Cholesky factor of a Gram matrix of unit columns.
+
+    None where it has, or may have, an eigenvalue that is rounding.
+    """
+    factor, fault = dpotrf(matrix, lower=1)
+    if fault == 0 and math.prod(factor.diagonal().tolist()) ** 2 > FULL_RANK_DETERMINANT:
+        return np.asarray(factor)
+    return None
+
+
+def inverse_of_factored(factor: np.ndarray) -> np.ndarray:
+    """Return the inverse of a matrix that has this lower Cholesky factor."""
+    lower, _ = dpotri(factor, lower=1)  # above the diagonal are zeros
+    inverse = np.asarray(lower + lower.T, order="C")
+    inverse.ravel()[:: len(factor) + 1] *= 0.5
+    return inverse
+
+
 class Bounds(NamedTuple):
     """``lower`` and ``upper``, each of shape (n_params,); infinite where open."""
 
@@ -50,7 +71,8 @@ class Bounds(NamedTuple):
 
     def contain(self, params: np.ndarray) -> bool:
         """Return whether ``params`` of shape (n_params,) lies within."""
-        return bool(((self.lower <= params) & (params <= self.upper)).all())
+        rows = zip(self.lower.tolist(), params.tolist(), self.upper.tolist(), strict=True)
+        return all(low <= value <= high for low, value, high in rows)
 
 
 class Step(NamedTuple):
@@ -189,8 +211,8 @@ class Subproblem:
         slope is followed as far as the least curvature that can be told from rounding allows:
         nearly collinear columns may hide the way to the optimum.
         """
-        factor, fault = dpotrf(self._gram, lower=1)
-        if fault == 0 and math.prod(factor.diagonal().tolist()) ** 2 > FULL_RANK_DETERMINANT:
+        factor = factor_of_full_rank(self._gram)
+        if factor is not None:
             return -_solved(factor, self._gradient)
         n_params = self._gradient.size
         eigenvalues, vectors = np.linalg.eigh(self._gram)

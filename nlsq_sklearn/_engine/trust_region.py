@@ -119,13 +119,13 @@ def propose(
         subproblem = Subproblem(state.accepted, state.params, state.scale, bounds)
         full = subproblem.full_step()
     contraction = _contraction(state, full)
-    state = state._replace(remaining=full.predicted_reduction)
     status = _convergence(state, full, tolerances)
     if status is not Status.RUNNING:
-        return state._replace(status=status)
+        return state._replace(status=status, remaining=full.predicted_reduction)
     last = _step_without_pass(state, full, contraction, tolerances, sampled)
     if last is not None:
         return last
+    state = state._replace(remaining=full.predicted_reduction)
     if state.n_iter >= tolerances.max_iter:
         return state._replace(status=Status.MAX_ITER)
     step = full
@@ -298,13 +298,13 @@ def _is_small(state: FitState, full: Step, xtol: float) -> bool:
     """
     equations = state.accepted
     noise = math.sqrt(2 * max(equations.cost, 0.0) / max(equations.n_rows - state.params.size, 1))
-    rows = zip(
-        full.trial.tolist(), state.params.tolist(), equations.column_norms.tolist(), strict=True
-    )
-    return all(
-        abs(trial - value) <= xtol * abs(value) or abs(trial - value) * norm <= xtol * noise
-        for trial, value, norm in rows
-    )
+    values = state.params.tolist()
+    for index, (trial, value) in enumerate(zip(full.trial.tolist(), values, strict=True)):
+        change = abs(trial - value)
+        # The norm of a column is looked at last: seldom is a parameter so near to 0.
+        if change > xtol * abs(value) and change * equations.column_norm(index) > xtol * noise:
+            return False
+    return True
 
 
 def _contraction(state: FitState, full: Step) -> float:
@@ -331,7 +331,7 @@ def _step_without_pass(
     Its equations are those of the quadratic model, and the Gram matrix, from which the covariance
     comes, changes as a sample's does. Without one the step must be so short that it does not.
     """
-    if not _leaves_nothing(state, contraction, tolerances):
+    if not _leaves_nothing(state, full, contraction, tolerances):
         return None
     change: np.ndarray | float = 0.0
     if not _is_small(state, full, LAST_STEP_PER_XTOL * tolerances.xtol):
@@ -348,11 +348,13 @@ def _step_without_pass(
         status=Status.FTOL,
         params=full.trial,
         equations=shifted(state.accepted, full.trial - state.params, change),
-        remaining=contraction * state.remaining,
+        remaining=contraction * full.predicted_reduction,
     )
 
 
-def _leaves_nothing(state: FitState, contraction: float, tolerances: Tolerances) -> bool:
+def _leaves_nothing(
+    state: FitState, full: Step, contraction: float, tolerances: Tolerances
+) -> bool:
     """Return whether what the full step leaves to gain meets ``ftol``.
 
     Steps that shrink at a steady rate, or faster, leave after this one what is left now times
@@ -361,9 +363,9 @@ def _leaves_nothing(state: FitState, contraction: float, tolerances: Tolerances)
     if contraction > FAST_CONTRACTION:
         return False
     equations, n_params = state.accepted, state.params.size
-    left = CONTRACTION_SLACK * contraction * state.remaining
+    left = CONTRACTION_SLACK * contraction * full.predicted_reduction
     # The quadratic model, whose slope changes by the rate, errs by about that part of the gain.
-    cost_error = math.sqrt(CONTRACTION_SLACK * contraction) * state.remaining
+    cost_error = math.sqrt(CONTRACTION_SLACK * contraction) * full.predicted_reduction
     freedom = max(equations.n_rows - n_params, 1)
     allowed = (OFFSET_PER_FTOL * tolerances.ftol) ** 2 * n_params * equations.cost
     return bool(left * freedom <= allowed and cost_error <= equations.cost_rounding)
@@ -395,7 +397,8 @@ def entry_of_pass(
     params: list[float],
     cost: float,
     is_accepted: bool,
-    step: Step | None,
+    damping: float | None,
+    length: float | None,
     ratio: float | None,
     radius: float,
 ) -> dict[str, Any]:
@@ -405,8 +408,8 @@ def entry_of_pass(
         "params": params,
         "cost": cost if math.isfinite(cost) else None,
         "accepted": is_accepted,
-        "damping": None if step is None else step.damping,
-        "step_length": None if step is None else step.length,
+        "damping": damping,
+        "step_length": length,
         "gain_ratio": ratio if ratio is not None and math.isfinite(ratio) else None,
         "radius": radius,
     }
@@ -427,7 +430,8 @@ def _after_pass(
         params.tolist(),
         cost,
         is_accepted,
-        step,
+        None if step is None else step.damping,
+        None if step is None else step.length,
         ratio,
         state.radius,
     )

