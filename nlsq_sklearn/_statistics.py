@@ -63,7 +63,9 @@ def statistics(equations: Equations, loss: str, *, absolute_sigma: bool) -> Stat
 
 def _logarithm(value: float) -> float:
     """Return the logarithm; of 0, to which exact data come, minus infinity."""
-    return math.log(value) if value > 0 else -math.inf
+    if value > 0:
+        return math.log(value)
+    return -math.inf if value == 0 else math.nan
 
 
 def correlation(covariance: np.ndarray) -> np.ndarray:

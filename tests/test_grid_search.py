@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from nlsq_sklearn import StreamingCurveFitRegressor
-from nlsq_sklearn._engine import kernel, programs
+from nlsq_sklearn._engine import programs
 from nlsq_sklearn._streams.threads import n_threads
 from tests import killed_search
 
@@ -48,34 +48,20 @@ def search(directory, cv, **options):
     return GridSearchCV(pipeline, grid, cv=cv, scoring="neg_mean_squared_error", **options)
 
 
-@pytest.fixture
-def count_evaluations(monkeypatch):
-    """Return a list that grows with each evaluation of the kernel."""
-    calls = []
-    original = kernel.evaluate
-
-    def evaluate(objective, chunk, params):
-        calls.append(chunk.n_rows)
-        return original(objective, chunk, params)
-
-    monkeypatch.setattr(kernel, "evaluate", evaluate)
-    return calls
-
-
 def folders(directory):
     return [path.name for path in Path(directory).iterdir()]
 
 
 @pytest.mark.parametrize("is_dask", [False, True])
-def test_a_search_done_again_computes_nothing_again(tmp_path, count_evaluations, is_dask):
+def test_a_search_done_again_computes_nothing_again(tmp_path, evaluations, is_dask):
     X, y = decay_data(2000)
     if is_dask:
         X, y = da.from_array(X, chunks=(500, 1)), da.from_array(y, chunks=500)
     first = search(tmp_path, cv=3).fit(X, y)
     assert len(folders(tmp_path)) == 2 * 3 + 1
-    count_evaluations.clear()
+    evaluations.clear()
     again = search(tmp_path, cv=3).fit(X, y)
-    assert count_evaluations == []
+    assert evaluations == []
     np.testing.assert_array_equal(
         first.cv_results_["mean_test_score"], again.cv_results_["mean_test_score"]
     )
@@ -165,20 +151,20 @@ def test_a_memory_map_is_known_by_its_file_and_the_time_of_it(tmp_path):
     assert len(folders(tmp_path / "ckpt")) == 4
 
 
-def test_an_equal_model_made_again_finds_its_folder(tmp_path, count_evaluations):
+def test_an_equal_model_made_again_finds_its_folder(tmp_path, evaluations):
     X, y = decay_data(500)
     resumable(tmp_path, shifted_decay(0.5)).fit(X, y)
-    count_evaluations.clear()
+    evaluations.clear()
     resumable(tmp_path, shifted_decay(0.5)).fit(X, y)
-    assert count_evaluations == []
+    assert evaluations == []
 
 
-def test_without_warm_start_a_fit_is_done_anew(tmp_path, count_evaluations):
+def test_without_warm_start_a_fit_is_done_anew(tmp_path, evaluations):
     X, y = decay_data(500)
     resumable(tmp_path).fit(X, y)
-    count_evaluations.clear()
+    evaluations.clear()
     resumable(tmp_path).set_params(warm_start=False).fit(X, y)
-    assert count_evaluations
+    assert evaluations
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])

@@ -19,7 +19,6 @@ from nlsq_sklearn import (
     JSONCheckpoint,
     StreamingCurveFitRegressor,
 )
-from nlsq_sklearn._engine import kernel
 from nlsq_sklearn._storage.local import LocalDirectory
 from tests.fork_server import ForkServer
 
@@ -270,7 +269,7 @@ def test_a_checkpoint_that_can_not_be_read_is_no_reason_to_start_afresh(
 
 
 @pytest.mark.filterwarnings("ignore:.*n_jobs.*:UserWarning")
-def test_searches_within_a_cross_validation_share_a_directory(tmp_path, monkeypatch):
+def test_searches_within_a_cross_validation_share_a_directory(tmp_path, evaluations):
     def scores(directory):
         search = GridSearchCV(regressor(directory), {"loss": ["linear", "huber"]}, cv=2, n_jobs=2)
         with joblib.parallel_config(backend="threading"):
@@ -280,5 +279,6 @@ def test_searches_within_a_cross_validation_share_a_directory(tmp_path, monkeypa
     assert scores(tmp_path) == alone
     # Two folds: each of 2 x 2 fits, and the best again on the whole of it.
     assert len(list(tmp_path.iterdir())) == 2 * (2 * 2 + 1)
-    monkeypatch.setattr(kernel, "evaluate", None)  # nothing is fitted again
+    evaluations.clear()
     assert scores(tmp_path) == alone
+    assert evaluations == []

@@ -25,7 +25,6 @@ from nlsq_sklearn import (
     JSONCheckpoint,
     StreamingCurveFitRegressor,
 )
-from nlsq_sklearn._engine import kernel
 from nlsq_sklearn._engine.state import FitState
 from nlsq_sklearn._progress import ProgressBar
 from nlsq_sklearn._streams import ArrayStream
@@ -251,19 +250,22 @@ def test_a_fit_that_stopped_at_max_iter_goes_on_as_if_it_had_not(tmp_path, unint
 
 
 def test_resuming_with_the_same_max_iter_reads_nothing_and_says_again_that_it_is_reached(
-    tmp_path, monkeypatch
+    tmp_path, evaluations
 ):
     with pytest.warns(ConvergenceWarning):
         first = _fit(tmp_path, max_iter=2)
-    monkeypatch.setattr(kernel, "evaluate", None)
+    evaluations.clear()
     with pytest.warns(ConvergenceWarning):
         assert _bits(_fit(tmp_path, max_iter=2, resume=True)) == _bits(first)
+    assert evaluations == []
 
 
-def test_a_finished_fit_is_given_back_without_reading_a_chunk(tmp_path, monkeypatch, uninterrupted):
+def test_a_finished_fit_is_given_back_without_reading_a_chunk(
+    tmp_path, monkeypatch, uninterrupted, evaluations
+):
     _fit(tmp_path)
-    calls = []
-    monkeypatch.setattr(kernel, "evaluate", lambda *arguments: calls.append(arguments))
+    calls = evaluations
+    calls.clear()
     monkeypatch.setattr(ArrayStream, "chunk", lambda *arguments: calls.append(arguments))
     for _ in range(2):
         assert _bits(_fit(tmp_path, resume=True)) == uninterrupted

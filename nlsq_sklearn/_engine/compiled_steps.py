@@ -53,7 +53,7 @@ TRIAL, FIRST, JUDGED = 0.0, 1.0, 2.0
 ACCEPTED, REJECTED, UNJUDGED = 1.0, 2.0, 3.0
 
 _EPS = float(np.finfo(float).eps)
-_MOST_SOLUTIONS = 60  # as many dampings `Subproblem` tries
+_MOST_SOLUTIONS = 60  # then it is left to `Subproblem`
 
 Arrays = tuple[jax.Array, ...]
 
@@ -104,6 +104,8 @@ class Round(NamedTuple):
         Of the region, after the point was judged.
     n_left : float
         Rows that another program must evaluate.
+    is_finite : float
+        1 where the equations at the point are.
     full_trial, trial : list of float
         The ends of the full step and of the step within the region.
     """
@@ -118,6 +120,7 @@ class Round(NamedTuple):
     damping: Any
     radius: Any
     n_left: Any
+    is_finite: Any
     full_trial: Any
     trial: Any
 
@@ -272,21 +275,24 @@ def _judge_and_step(
     )
     place, limit = _Place(*numbers), _Limits(*limits)
 
-    # See `trust_region.judge`, and `begin` for the first point.
+    # See `trust_region.judge`, and `begin` for the first point. Of a point that was judged before
+    # all is known.
+    is_first, is_trial, is_judged = (place.kind == kind for kind in (FIRST, TRIAL, JUDGED))
+    sums = jnp.where(is_judged, known, sums)
+    n_left = jnp.where(is_judged, 0.0, n_left)
     norms = jnp.sqrt(sums[_diagonal(n_params)])
     is_finite = jnp.isfinite(sums).all()
     gain = jnp.where(is_finite, known[0] - sums[0], -jnp.inf)
     ratio = gain / place.predicted_reduction
-    is_first, is_trial = place.kind == FIRST, place.kind == TRIAL
     # Near the optimum costs can't tell, and whether the point is better is asked elsewhere.
-    is_told = (place.predicted_reduction > _cost_rounding(known)) & (known[0] > 0)
-    is_usual = jnp.where(is_first, is_finite & (norms > 0).all(), ~is_trial | is_told)
-    is_accepted = ~(is_trial & is_told) | (ratio > ACCEPT)
+    is_told = is_trial & (place.predicted_reduction > _cost_rounding(known)) & (known[0] > 0)
+    is_usual = jnp.where(is_first, is_finite & (norms > 0).all(), is_judged | is_told)
+    is_accepted = ~is_told | (ratio > ACCEPT)
     verdict = jnp.where(is_accepted, ACCEPTED, REJECTED)
     verdict = jnp.where(is_usual & (n_left == 0), verdict, UNJUDGED)
     length = _norm(norms * trial)
     first_radius = FIRST_RADIUS * jnp.where(length > 0, length, 1.0)
-    radius = jnp.where(is_trial & is_told, _next_radius(place, ratio), place.radius)
+    radius = jnp.where(is_told, _next_radius(place, ratio), place.radius)
     radius = jnp.where(is_first, first_radius, radius)
     params = jnp.where(is_accepted, trial, params)
     scale = jnp.where(is_accepted, jnp.maximum(scale, norms), scale)
@@ -312,7 +318,7 @@ def _judge_and_step(
     )
     numbers = jnp.stack([jnp.asarray(number, jnp.float64) for number in place])
     told = [verdict, has_full_step, has_step, step.full_reduction, step.full_length]
-    told += [step.reduction, step.length, step.damping, radius, n_left]
+    told += [step.reduction, step.length, step.damping, radius, n_left, is_finite]
     told = [jnp.asarray(number, jnp.float64) for number in told]
     row = jnp.concatenate([jnp.stack(told), full_trial, trial, scale, sums])
     vector = jnp.concatenate(
@@ -350,7 +356,7 @@ class _Steps(NamedTuple):
 
 
 def _solve(known: jax.Array, scale: jax.Array, radius: jax.Array, n_params: int) -> _Steps:
-    """Return the steps, found as `Subproblem` does it."""
+    """Return the steps, found as `Subproblem` does it where nothing overflows or is singular."""
     unit = jnp.sqrt(known[_diagonal(n_params)])
     gram = known[packed_places(n_params)] / (unit[:, np.newaxis] * unit)
     gradient = known[2 : 2 + n_params] / unit

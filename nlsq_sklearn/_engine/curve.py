@@ -94,7 +94,8 @@ def evaluate(
             kept.append(lax.optimization_barrier(rule.evaluate(*arguments)))
             if rule.takes_angle:
                 size = jnp.abs(arguments[0])
-                out_of_range.append((size > elementary.LARGEST_ANGLE) & jnp.isfinite(size))
+                is_out = (size > elementary.LARGEST_ANGLE) & jnp.isfinite(size)
+                out_of_range.append(_in_any_of(is_out, rows))
             return rule.complete(kept[-1], *arguments)[0]
 
         _run(program.jaxpr, program.consts, params, rules, keep)
@@ -119,6 +120,20 @@ def evaluate(
         jax.jvp(partial(curve_of, index), (param,), (one,)) for index, param in enumerate(params)
     ]
     return Jacobian(pairs[0][0], [column for _, column in pairs], is_out_of_range)
+
+
+def _in_any_of(is_out: jax.Array, rows: tuple[int, ...]) -> jax.Array:
+    """Return for each row whether it holds in any element of the row, shape (rows,).
+
+    An array that has no axis of rows counts for all of them.
+    """
+    if is_out.shape == rows:
+        return is_out
+    if is_out.shape[-1:] == rows:
+        return is_out.any(axis=tuple(range(is_out.ndim - 1)))
+    if is_out.shape[:1] == rows:
+        return is_out.any(axis=tuple(range(1, is_out.ndim)))
+    return jnp.broadcast_to(is_out.any(), rows)
 
 
 def _write_to_memory(function: Callable[[], Any], has_rows: jax.Array) -> Any:

@@ -129,7 +129,9 @@ class Taken:
             this, new_cost = rounds[index], costs[index]
             point, reduction, damping, length = self._tried(index)
             is_accepted = this.verdict == ACCEPTED
-            ratio = None if reduction is None else (cost - new_cost) / reduction
+            ratio = None
+            if reduction is not None and (is_accepted or this.is_finite):
+                ratio = (cost - new_cost) / reduction
             number = state.n_passes + 1 + index - self._first_pass
             history.append(
                 entry_of_pass(

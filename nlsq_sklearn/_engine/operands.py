@@ -31,7 +31,7 @@ class Operand(NamedTuple):
 
 
 def aligned_rows(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """Return columns of less than ``rows`` numbers, one a row, filled up with their last number.
+    """Return columns of at most ``rows`` numbers, one a row, filled up with their last number.
 
     Each row, of shape (rows + SLACK,), is an operand that starts at 0; ``rows`` is a multiple of
     SLACK.

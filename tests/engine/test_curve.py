@@ -113,6 +113,27 @@ def test_angles_that_are_too_large_are_told():
     assert _evaluate(lambda x, a: jnp.exp(-a * x), x, [1.0]).is_out_of_range is None
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x, a: jnp.sin(a * jnp.outer(x, jnp.arange(1.0, 4.0))).sum(axis=1) + jnp.cos(x),
+        lambda x, a: jnp.sin(a * jnp.outer(jnp.arange(1.0, 4.0), x)).sum(axis=0) + jnp.cos(x),
+    ],
+    ids=["rows first", "rows last"],
+)
+def test_a_row_is_told_that_has_a_large_angle_among_several(model):
+    x = np.array([0.0, 1.0, elementary.LARGEST_ANGLE * 0.4, elementary.LARGEST_ANGLE * 2, np.inf])
+    _, _, is_out_of_range = _evaluate(model, x, [1.0])
+    np.testing.assert_array_equal(is_out_of_range, [False, False, True, True, False])
+
+
+@pytest.mark.parametrize(("size", "is_large"), [(0.1, False), (1.0, True)])
+def test_a_table_of_large_angles_is_told_in_all_rows(size, is_large):
+    table = size * np.array([0.5, elementary.LARGEST_ANGLE * 2])
+    told = _evaluate(lambda x, a: a * jnp.sin(table)[0] * jnp.cos(x), np.ones(4), [1.0])
+    np.testing.assert_array_equal(told.is_out_of_range, [is_large] * 4)
+
+
 @pytest.mark.parametrize("n_points", [1, 3])
 def test_the_kernel_is_right_for_angles_of_any_size(n_points):
     def model(x, a, b):

@@ -152,6 +152,18 @@ def test_a_start_where_the_model_is_not_finite_is_told():
     assert state.status is Status.NOT_FINITE
 
 
+def test_a_point_where_only_derivatives_are_not_finite_has_no_gain_ratio():
+    def model(x, a):
+        # Its derivative by a is NaN beyond 1.5.
+        return a * x + 0.0 * jnp.sqrt(jnp.maximum(1.5 - a, 0.0))
+
+    x = np.linspace(0, 1, 100)
+    state = run(_problem(model, (1.0,)), ArrayStream(x, 2 * x + 0.01 * np.sin(9 * x)))
+    rejected = [entry for entry in state.history if not entry["accepted"]]
+    assert rejected
+    assert all(entry["gain_ratio"] is None for entry in rejected)
+
+
 def test_who_is_not_few_has_chunks():
     x, y = _data()
     problem = _problem(DECAY.model, (1, 1, 0))
