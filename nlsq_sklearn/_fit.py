@@ -63,7 +63,7 @@ class Problem(NamedTuple):
     @property
     def lacks_start(self) -> bool:
         """Whether the first start has not been guessed yet."""
-        return bool(np.isnan(self.starts[0]).any())
+        return self.guess is not None and bool(np.isnan(self.starts[0]).any())
 
     def guessed(self, profile: Profile) -> "Problem":
         """Return the problem with the start that its guess makes of a profile."""

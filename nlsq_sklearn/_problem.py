@@ -60,7 +60,7 @@ def as_bounds(bounds: Any, n_params: int, model: Model | None = None) -> Bounds:
     if bounds is None:
         bounds = getattr(model, "bounds", None)
     if bounds is None:
-        return Bounds(np.full(n_params, -np.inf), np.full(n_params, np.inf))
+        return Bounds(np.array(n_params * [-np.inf]), np.array(n_params * [np.inf]))
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
         bounds = (bounds.lb, bounds.ub)
     try:

@@ -238,7 +238,7 @@ def as_result(
             ConvergenceWarning,
         )
     result = _estimate(state.params, state.accepted, problem, absolute_sigma=absolute_sigma)
-    errors = zip(result.param_names, result.perr.tolist(), strict=True)
+    errors = zip(result["param_names"], result["perr"].tolist(), strict=True)
     undetermined = [name for name, error in errors if not math.isfinite(error)]
     if undetermined:
         names = ", ".join(undetermined)

@@ -143,6 +143,7 @@ HOMES = {
     "signal": {"_signals"},
     "rich": {"_progress", "_cli/output"},
     "scipy": {
+        "_engine/spread",
         "_engine/subproblem",
         "_problem",
         "_result",

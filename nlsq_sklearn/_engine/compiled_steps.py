@@ -232,11 +232,13 @@ def _unpacked(table: np.ndarray, n_params: int, n_sums: int) -> Rounds:
     n_numbers = len(Round._fields) - 2
     first, second = n_numbers + n_params, n_numbers + 2 * n_params
     third = second + n_params
-    rounds = []
-    for row in table[:, :second].tolist():
-        if not row[0]:  # the verdict: no more points were evaluated
-            break
-        rounds.append(Round._make([*row[:n_numbers], row[n_numbers:first], row[first:]]))
+    n_rounds = 1
+    while n_rounds < MOST_ROUNDS and table.item(n_rounds, 0):  # the verdict of each point
+        n_rounds += 1
+    rounds = [
+        Round._make([*row[:n_numbers], row[n_numbers:first], row[first:]])
+        for row in table[:n_rounds, :second].tolist()
+    ]
     return Rounds(rounds, table[:, third : third + n_sums], table[:, second:third])
 
 

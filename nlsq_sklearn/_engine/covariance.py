@@ -36,7 +36,7 @@ def covariance(equations: Equations, *, absolute_sigma: bool) -> Covariance:
     """
     n_params = equations.gradient.size
     unit = equations.column_norms
-    if min(unit.tolist()) == 0:
+    if not unit.all():
         unit[unit == 0] = 1.0
     units = unit[:, np.newaxis] * unit
     matrix, undetermined = _inverse(equations.gram / units)

@@ -125,9 +125,9 @@ class Taken:
         cost = math.inf if equations is None else equations.cost
         history = list(state.history)
         costs = self._rounds.sums[:, 0].tolist()
+        point, reduction, damping, length = self._tried(self._first_pass)
         for index in range(self._first_pass, n_rounds):
             this, new_cost = rounds[index], costs[index]
-            point, reduction, damping, length = self._tried(index)
             is_accepted = this.verdict == ACCEPTED
             ratio = None
             if reduction is not None and (is_accepted or this.is_finite):
@@ -140,6 +140,12 @@ class Taken:
             )
             if is_accepted:
                 accepted, cost = index, new_cost
+            point, reduction, damping, length = (
+                this.trial,
+                this.reduction,
+                this.damping,
+                this.length,
+            )
         if accepted is not None:
             params = np.array(self._tried(accepted)[0])
             equations = self._rounds.equations(accepted, self._rows.chunk)

@@ -31,16 +31,17 @@ class Operand(NamedTuple):
 
 
 def aligned_rows(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """Return columns of at most ``rows`` numbers, one a row, filled up with their last number.
+    """Return columns of one size, at most ``rows``, one a row, filled up with their last numbers.
 
     Each row, of shape (rows + SLACK,), is an operand that starts at 0; ``rows`` is a multiple of
     SLACK.
     """
     memory = _aligned(np.empty, (len(columns), rows))
+    size = columns[0].size
     for place, column in zip(memory, columns, strict=True):
-        place[: column.size] = column
-        # A real row, not zeros: the model may be undefined at 0.
-        place[column.size :] = column[-1]
+        place[:size] = column
+    # A real row, not zeros: the model may be undefined at 0.
+    memory[:, size:] = memory[:, size - 1 : size]
     return memory
 
 

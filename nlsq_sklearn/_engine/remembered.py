@@ -12,7 +12,9 @@ import threading
 import types
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -32,7 +34,28 @@ _LIBRARIES = {"jax", "jaxlib", "math", "numpy", "scipy", "functools", "operator"
 _traces: OrderedDict[Hashable, tuple[str, bool]] = OrderedDict()
 # Models and points at which they were seen to give each row a value of its own.
 _row_wise: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+# Of each function that reaches nothing which changes in itself: what it reached the last time.
+_last: WeakKeyDictionary[Any, "_Last"] = WeakKeyDictionary()
+_UNCHANGING = {types.CodeType, types.ModuleType, type(None), bool, int, float, complex, str, bytes}
 _lock = threading.Lock()
+
+
+class _Last(NamedTuple):
+    """The objects that a function reached when it was last asked for, and what is known of it."""
+
+    reached: list[Any]
+    param_names: tuple[str, ...]
+    n_features: int
+    known: tuple[str, bool]
+
+    def is_same(self, reached: list[Any], param_names: tuple[str, ...], n_features: int) -> bool:
+        """Return whether it reaches the very same objects."""
+        return (
+            self.param_names == param_names
+            and self.n_features == n_features
+            and len(self.reached) == len(reached)
+            and all(map(is_, self.reached, reached))
+        )
 
 
 class _CannotTellError(Exception):
@@ -47,6 +70,10 @@ def traced(model: Model, param_names: tuple[str, ...], n_features: int) -> Trace
     TypeError, ValueError
         See `trace_model`.
     """
+    reached = _reached(model)
+    last = _last.get(model) if reached else None
+    if last is not None and last.is_same(reached, param_names, n_features):
+        return TracedModel(model, param_names, n_features, *last.known)
     try:
         key = (_function_key(model, ()), param_names, n_features)
     except _CannotTellError:
@@ -55,13 +82,16 @@ def traced(model: Model, param_names: tuple[str, ...], n_features: int) -> Trace
         known = _traces.get(key)
         if known is not None:
             _traces.move_to_end(key)
-            return TracedModel(model, param_names, n_features, *known)
-    new = trace_model(model, param_names, n_features)
-    with _lock:
-        _traces[key] = new.fingerprint, new.is_plain
-        if len(_traces) > _MOST_TRACES:
-            _traces.popitem(last=False)
-    return new
+    if known is None:
+        new = trace_model(model, param_names, n_features)
+        known = new.fingerprint, new.is_plain
+        with _lock:
+            _traces[key] = known
+            if len(_traces) > _MOST_TRACES:
+                _traces.popitem(last=False)
+    if reached and all(type(value) in _UNCHANGING for value in reached):
+        _last[model] = _Last(reached, param_names, n_features, known)
+    return TracedModel(model, param_names, n_features, *known)
 
 
 def is_row_wise(fingerprint: str, point: np.ndarray) -> bool:
@@ -80,10 +110,30 @@ def remember_row_wise(fingerprint: str, point: np.ndarray) -> None:
             _row_wise.popitem(last=False)
 
 
+def _reached(function: Any) -> list[Any]:
+    """Return the objects that a function reaches, its code first; none where that is unclear."""
+    if type(function) is not types.FunctionType or function.__dict__ or function.__kwdefaults__:
+        return []
+    names, variables = _names_of(function.__code__), function.__globals__
+    if names is None:
+        return []
+    reached: list[Any] = [function.__code__, *(function.__defaults__ or ())]
+    # What is no global may be a module that is imported within the function.
+    reached += [variables[n] if n in variables else sys.modules.get(n) for n in names]
+    if function.__closure__ is not None:
+        try:
+            reached += [cell.cell_contents for cell in function.__closure__]
+        except ValueError:  # a variable that has no value yet
+            return []
+    return reached
+
+
 def _function_key(function: Any, outer: tuple[Any, ...]) -> Hashable:
     """Return what a function is: its code, and the values of all that the code can name."""
     # Other attributes may change, and the code may read them.
-    if type(function) is not types.FunctionType or function.__dict__.keys() - _OWN_ATTRIBUTES:
+    if type(function) is not types.FunctionType or not _OWN_ATTRIBUTES.issuperset(
+        function.__dict__
+    ):
         raise _CannotTellError
     if function in outer:  # it calls itself
         return outer.index(function)

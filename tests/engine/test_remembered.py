@@ -82,6 +82,7 @@ def n_traces(monkeypatch):
 
     monkeypatch.setattr(remembered, "trace_model", counted)
     monkeypatch.setattr(remembered, "_traces", type(remembered._traces)())
+    monkeypatch.setattr(remembered, "_last", type(remembered._last)())
     return lambda: len(made)
 
 
