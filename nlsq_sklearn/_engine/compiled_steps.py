@@ -106,6 +106,8 @@ class Round(NamedTuple):
         Rows that another program must evaluate.
     is_finite : float
         1 where the equations at the point are.
+    cost : float
+        At the point.
     full_trial, trial : list of float
         The ends of the full step and of the step within the region.
     """
@@ -121,6 +123,7 @@ class Round(NamedTuple):
     radius: Any
     n_left: Any
     is_finite: Any
+    cost: Any
     full_trial: Any
     trial: Any
 
@@ -320,7 +323,7 @@ def _judge_and_step(
     )
     numbers = jnp.stack([jnp.asarray(number, jnp.float64) for number in place])
     told = [verdict, has_full_step, has_step, step.full_reduction, step.full_length]
-    told += [step.reduction, step.length, step.damping, radius, n_left, is_finite]
+    told += [step.reduction, step.length, step.damping, radius, n_left, is_finite, sums[0]]
     told = [jnp.asarray(number, jnp.float64) for number in told]
     row = jnp.concatenate([jnp.stack(told), full_trial, trial, scale, sums])
     vector = jnp.concatenate(

@@ -124,28 +124,18 @@ class Taken:
         params, equations = state.params, state.equations
         cost = math.inf if equations is None else equations.cost
         history = list(state.history)
-        costs = self._rounds.sums[:, 0].tolist()
+        number = state.n_passes - self._first_pass
         point, reduction, damping, length = self._tried(self._first_pass)
         for index in range(self._first_pass, n_rounds):
-            this, new_cost = rounds[index], costs[index]
-            is_accepted = this.verdict == ACCEPTED
-            ratio = None
-            if reduction is not None and (is_accepted or this.is_finite):
+            this = rounds[index]
+            ratio, new_cost, is_accepted = None, this.cost, this.verdict == ACCEPTED
+            if reduction is not None and this.is_finite:
                 ratio = (cost - new_cost) / reduction
-            number = state.n_passes + 1 + index - self._first_pass
-            history.append(
-                entry_of_pass(
-                    number, point, new_cost, is_accepted, damping, length, ratio, this.radius
-                )
-            )
+            entry = (number + index + 1, point, new_cost, is_accepted, damping, length, ratio)
+            history.append(entry_of_pass(*entry, this.radius))
             if is_accepted:
                 accepted, cost = index, new_cost
-            point, reduction, damping, length = (
-                this.trial,
-                this.reduction,
-                this.damping,
-                this.length,
-            )
+            point, reduction, damping, length = self._tried(index + 1)
         if accepted is not None:
             params = np.array(self._tried(accepted)[0])
             equations = self._rounds.equations(accepted, self._rows.chunk)
