@@ -187,12 +187,13 @@ def take_steps(
     n_params = objective.model.n_params
     n_sums = 2 + n_params + n_params * (n_params + 1) // 2
     place, trial = _place(state)
-    known = np.zeros(n_sums) if state.equations is None else state.equations.packed()
+    known = n_sums * [0.0] if state.equations is None else state.equations.packed().tolist()
     ready = chunk.arguments()
     start = trial.tolist()  # a list of all numbers is faster than many short arrays
     start.append(objective.f_scale)
-    for vector in (state.params, state.scale, bounds.lower, bounds.upper, known):
+    for vector in (state.params, state.scale, bounds.lower, bounds.upper):
         start += vector.tolist()
+    start += known
     start += place
     start += _limits(tolerances, chunk.n_counted, n_params)
     start.append(_n_rounds(n_rounds, state, tolerances))

@@ -146,7 +146,7 @@ class Equations(NamedTuple):
 
 
 def shifted(
-    equations: Equations, displacement: np.ndarray, gram_change: np.ndarray | float = 0.0
+    equations: Equations, displacement: np.ndarray, gram_change: np.ndarray | None = None
 ) -> Equations:
     """Return the quadratic model of some equations, seen from another point.
 
@@ -154,10 +154,12 @@ def shifted(
     ----------
     displacement : ndarray of shape (n_params,)
         From the point of the equations to the other one.
-    gram_change : ndarray of shape (n_params, n_params) or float
+    gram_change : ndarray of shape (n_params, n_params) or None
         What the Gram matrix has more there; the quadratic model knows of none.
     """
     gram, gradient, cost, model_norm, n_rows, spread = equations
     slope = gram.dot(displacement)
     cost += float(gradient.dot(displacement)) + 0.5 * float(displacement.dot(slope))
-    return Equations(gram + gram_change, gradient + slope, cost, model_norm, n_rows, spread)
+    if gram_change is not None:
+        gram = gram + gram_change
+    return Equations(gram, gradient + slope, cost, model_norm, n_rows, spread)

@@ -30,13 +30,13 @@ class Operand(NamedTuple):
     start: int
 
 
-def aligned_rows(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
+def stacked_rows(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
     """Return columns of one size, at most ``rows``, one a row, filled up with their last numbers.
 
-    Each row, of shape (rows + SLACK,), is an operand that starts at 0; ``rows`` is a multiple of
-    SLACK.
+    Each row, of shape (rows + SLACK,), is an operand that starts at 0. It is not aligned: for few
+    rows JAX copies them in less time than it takes to ask where they lie.
     """
-    memory = _aligned(np.empty, (len(columns), rows))
+    memory = np.empty((len(columns), rows + SLACK))
     size = columns[0].size
     for place, column in zip(memory, columns, strict=True):
         place[:size] = column

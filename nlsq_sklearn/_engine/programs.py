@@ -72,7 +72,14 @@ def run_program(
     is_one_function : bool
         Whether it is compiled for a CPU as `one_function` does it.
     """
+    with jax.enable_x64(True):
+        program = _cache.get(key, lambda: _compiled(build, arguments, is_one_function))
+        return np.asarray(program(*arguments))
 
+
+def _compiled(
+    build: Callable[[], Callable[..., Any]], arguments: tuple[Any, ...], is_one_function: bool
+) -> Any:
     def lower(device: jax.Device) -> jax.stages.Lowered:
         return jax.jit(build()).lower(*map(_abstract, arguments))
 
@@ -81,15 +88,10 @@ def run_program(
             return lower(device)
         return jax.jit(as_one_function(build())).lower(*map(_abstract, arguments))
 
-    def compile_program() -> Any:
-        if is_one_function:
-            with contextlib.suppress(jax.errors.JaxRuntimeError):  # what XLA can't do there
-                return compile_for_device(lower_one_function)
-        return compile_for_device(lower)
-
-    with jax.enable_x64(True):
-        program = _cache.get(key, compile_program)
-        return np.asarray(program(*arguments))
+    if is_one_function:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # what XLA can't do there
+            return compile_for_device(lower_one_function)
+    return compile_for_device(lower)
 
 
 def _abstract(array: Any) -> Any:

@@ -333,7 +333,7 @@ def _step_without_pass(
     """
     if not _leaves_nothing(state, full, contraction, tolerances):
         return None
-    change: np.ndarray | float = 0.0
+    change = None
     if not _is_small(state, full, LAST_STEP_PER_XTOL * tolerances.xtol):
         most = _LAST_STEP_PER_XTOL_OF_SAMPLE * tolerances.xtol
         if sampled is None or not _is_small(state, full, most):

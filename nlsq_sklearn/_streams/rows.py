@@ -8,7 +8,7 @@ import numpy as np
 
 from .._engine.equations import Equations
 from .._engine.kernel import BLOCK_ROWS, Chunk, Objective, as_arguments
-from .._engine.operands import Operand, aligned_rows, aligned_zeros, find_operand, operand
+from .._engine.operands import Operand, aligned_zeros, find_operand, operand, stacked_rows
 from .._engine.spread import FEW_ROWS, Spread, sum_of_squares
 from ..exceptions import InvalidRowError
 
@@ -65,7 +65,7 @@ def is_dask(value: Any) -> bool:
     """Return whether a value, or one of a sequence of columns, is a Dask collection."""
     if isinstance(value, (list, tuple)):
         return any(map(is_dask, value))
-    return hasattr(value, "__dask_graph__")
+    return not isinstance(value, np.ndarray) and hasattr(value, "__dask_graph__")
 
 
 class Rows(NamedTuple):
@@ -186,7 +186,7 @@ class Rows(NamedTuple):
         """Return the chunk for programs that take ``n_rows``, not more than a block of them."""
         n_features = len(self.columns)
         others = [column for column in (self.y, self.sigma, self.weight) if column is not None]
-        memory = aligned_rows([*self.columns, *others], n_rows)
+        memory = stacked_rows([*self.columns, *others], n_rows)
         rest = iter(memory[n_features:])
         x = memory[0] if n_features == 1 else memory[:n_features]
         y = next(rest)
