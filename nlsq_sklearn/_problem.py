@@ -151,17 +151,21 @@ def as_start(p0: Any, bounds: Bounds, param_names: tuple[str, ...]) -> np.ndarra
             f"p0 has {has}, but the model has {n_params} parameters: {', '.join(param_names)}. "
             "Give one start for each, in this order."
         )
-    if bounds.contain(start) and all(map(math.isfinite, start.tolist())):
-        return start
-    for name, value, low, high in zip(param_names, start, lower, upper, strict=True):
-        if not np.isfinite(value):
-            raise ValueError(f"p0 must be finite: the start of {name} is {value}.")
-        if not low <= value <= high:
-            raise ValueError(
-                f"p0 must lie within the bounds: {name} starts at {value:g}, outside "
-                f"[{low:g}, {high:g}]."
-            )
+    if not bounds.contain(start) or not all(map(math.isfinite, start.tolist())):
+        raise ValueError(_what_is_wrong(start, bounds, param_names))
     return start
+
+
+def _what_is_wrong(start: np.ndarray, bounds: Bounds, param_names: tuple[str, ...]) -> str:
+    """Return what is said of the first number of a start that can't be used."""
+    for name, value, low, high in zip(param_names, start, *bounds, strict=True):
+        if not np.isfinite(value):
+            return f"p0 must be finite: the start of {name} is {value}."
+        if not low <= value <= high:
+            break
+    return (
+        f"p0 must lie within the bounds: {name} starts at {value:g}, outside [{low:g}, {high:g}]."
+    )
 
 
 def check_size_without_model(p0: Any, n_params: int) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .equations import Equations, packed_places
+from .equations import Equations, n_packed, packed_places
 from .kernel import (
     N_PLACES,
     Chunk,
@@ -185,7 +185,7 @@ def take_steps(
         Points to evaluate at most.
     """
     n_params = objective.model.n_params
-    n_sums = 2 + n_params + n_params * (n_params + 1) // 2
+    n_sums = n_packed(n_params)
     place, trial = _place(state)
     known = n_sums * [0.0] if state.equations is None else state.equations.packed().tolist()
     ready = chunk.arguments()
@@ -281,12 +281,73 @@ def _judge_and_step(
     )
     place, limit = _Place(*numbers), _Limits(*limits)
 
-    # See `trust_region.judge`, and `begin` for the first point. Of a point that was judged before
-    # all is known.
+    at = _judge(place, trial, params, scale, known, sums, n_left)
+
+    # See `trust_region.propose`.
+    step = _solve(at.known, at.scale, at.radius, n_params)
+    full_trial, trial = at.params + step.full, at.params + step.within
+    has_full_step = (step.determinant > FULL_RANK_DETERMINANT) & (step.full_length < jnp.inf)
+    has_full_step &= ((lower <= full_trial) & (full_trial <= upper)).all() & (at.n_left == 0)
+    promised = jnp.where(at.is_accepted, place.promised, 0.0)
+    has_step = has_full_step & step.is_found & (trial != at.params).any()
+    has_step &= ((lower <= trial) & (trial <= upper)).all()
+    has_step &= ~_may_end(at.known, at.params, promised, step, limit, n_params)
+
+    place = _Place(
+        TRIAL,
+        jnp.where(step.damping == 0, step.full_reduction, 0.0),
+        step.reduction,
+        step.length,
+        step.damping,
+        at.radius,
+    )
+    numbers = jnp.stack([jnp.asarray(number, jnp.float64) for number in place])
+    told = [at.verdict, has_full_step, has_step, step.full_reduction, step.full_length]
+    told += [step.reduction, step.length, step.damping, at.radius]
+    told += [at.n_left, at.is_finite, at.sums[0]]
+    told = [jnp.asarray(number, jnp.float64) for number in told]
+    row = jnp.concatenate([jnp.stack(told), full_trial, trial, at.scale, at.sums])
+    vector = jnp.concatenate(
+        [trial, f_scale, at.params, at.scale, lower, upper, at.known, numbers, limits, n_rounds]
+    )
+    return row, has_step & (at.verdict != UNJUDGED), vector
+
+
+class _Judged(NamedTuple):
+    """Where a fit is after a point was judged, and what is told of the point.
+
+    ``known`` are the packed equations of the accepted point ``params``, and ``sums`` those of the
+    point that was judged.
+    """
+
+    verdict: jax.Array
+    is_accepted: jax.Array
+    is_finite: jax.Array
+    n_left: jax.Array
+    sums: jax.Array
+    known: jax.Array
+    params: jax.Array
+    scale: jax.Array
+    radius: jax.Array
+
+
+def _judge(
+    place: _Place,
+    trial: jax.Array,
+    params: jax.Array,
+    scale: jax.Array,
+    known: jax.Array,
+    sums: jax.Array,
+    n_left: jax.Array,
+) -> _Judged:
+    """Judge a point as `trust_region.judge` does, and the first one as `begin` does.
+
+    Of a point that was judged before all is known.
+    """
     is_first, is_trial, is_judged = (place.kind == kind for kind in (FIRST, TRIAL, JUDGED))
     sums = jnp.where(is_judged, known, sums)
     n_left = jnp.where(is_judged, 0.0, n_left)
-    norms = jnp.sqrt(sums[_diagonal(n_params)])
+    norms = jnp.sqrt(sums[_diagonal(params.size)])
     is_finite = jnp.isfinite(sums).all()
     gain = jnp.where(is_finite, known[0] - sums[0], -jnp.inf)
     ratio = gain / place.predicted_reduction
@@ -303,34 +364,7 @@ def _judge_and_step(
     params = jnp.where(is_accepted, trial, params)
     scale = jnp.where(is_accepted, jnp.maximum(scale, norms), scale)
     known = jnp.where(is_accepted, sums, known)
-
-    # See `trust_region.propose`.
-    step = _solve(known, scale, radius, n_params)
-    full_trial, trial = params + step.full, params + step.within
-    has_full_step = (step.determinant > FULL_RANK_DETERMINANT) & (step.full_length < jnp.inf)
-    has_full_step &= ((lower <= full_trial) & (full_trial <= upper)).all() & (n_left == 0)
-    promised = jnp.where(is_accepted, place.promised, 0.0)
-    has_step = has_full_step & step.is_found & (trial != params).any()
-    has_step &= ((lower <= trial) & (trial <= upper)).all()
-    has_step &= ~_may_end(known, params, promised, step, limit, n_params)
-
-    place = _Place(
-        TRIAL,
-        jnp.where(step.damping == 0, step.full_reduction, 0.0),
-        step.reduction,
-        step.length,
-        step.damping,
-        radius,
-    )
-    numbers = jnp.stack([jnp.asarray(number, jnp.float64) for number in place])
-    told = [verdict, has_full_step, has_step, step.full_reduction, step.full_length]
-    told += [step.reduction, step.length, step.damping, radius, n_left, is_finite, sums[0]]
-    told = [jnp.asarray(number, jnp.float64) for number in told]
-    row = jnp.concatenate([jnp.stack(told), full_trial, trial, scale, sums])
-    vector = jnp.concatenate(
-        [trial, f_scale, params, scale, lower, upper, known, numbers, limits, n_rounds]
-    )
-    return row, has_step & (verdict != UNJUDGED), vector
+    return _Judged(verdict, is_accepted, is_finite, n_left, sums, known, params, scale, radius)
 
 
 def _next_radius(place: _Place, ratio: jax.Array) -> jax.Array:

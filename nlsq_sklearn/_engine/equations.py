@@ -25,6 +25,11 @@ def packed_places(n_params: int) -> np.ndarray:
     return places
 
 
+def n_packed(n_params: int) -> int:
+    """Return how many numbers `Equations.packed` has."""
+    return 2 + n_params + n_params * (n_params + 1) // 2
+
+
 class Equations(NamedTuple):
     """Normal equations of a set of rows at one parameter point.
 

@@ -18,7 +18,7 @@ from jax import lax
 from . import curve
 from .curve import Jacobian
 from .device import known_device
-from .equations import Equations
+from .equations import Equations, n_packed
 from .loss import ROBUST_LOSSES
 from .model import TracedModel
 from .operands import SLACK, Operand, operand
@@ -213,7 +213,7 @@ def _run(
     def build() -> Callable[..., Any]:
         kernel = sums_of_chunk(model, objective.loss, any_angle=any_angle)
         if not is_one_function:
-            kernel = _in_one_piece(kernel, _n_sums(model.n_params))
+            kernel = _in_one_piece(kernel, n_packed(model.n_params) + 1)
         if n_points is None:
             return kernel
         return jax.vmap(kernel, in_axes=(0, None, None, None, None, None))
@@ -252,10 +252,6 @@ def can_be_one_function(model: TracedModel) -> bool:
     return model.is_plain and model.n_params <= _MOST_PARAMS_IN_ONE_SWEEP
 
 
-def _n_sums(n_params: int) -> int:
-    return 3 + n_params + n_params * (n_params + 1) // 2
-
-
 def sums_of_chunk(
     model: TracedModel, loss: str, *, any_angle: bool = False
 ) -> Callable[..., jax.Array]:
@@ -264,7 +260,7 @@ def sums_of_chunk(
     The last sum counts the rows that another program must evaluate.
     """
     n_params = model.n_params
-    n_sums = _n_sums(n_params)
+    n_sums = n_packed(n_params) + 1
     is_one_sweep = n_params <= _MOST_PARAMS_IN_ONE_SWEEP
     reduce_block = _reduce_in_one_sweep if is_one_sweep else _reduce_by_product
 

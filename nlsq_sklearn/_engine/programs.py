@@ -1,6 +1,6 @@
 """The compiled programs of this process: each compiled once for its key, and run in float64."""
 
-import contextlib
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,6 +11,8 @@ import numpy as np
 
 from .device import compile_for_device
 from .one_function import as_one_function
+
+_logger = logging.getLogger("nlsq_sklearn")
 
 _MOST_PROGRAMS = 128
 
@@ -80,6 +82,8 @@ def run_program(
 def _compiled(
     build: Callable[[], Callable[..., Any]], arguments: tuple[Any, ...], is_one_function: bool
 ) -> Any:
+    """Return the program, as one function where it shall and can be."""
+
     def lower(device: jax.Device) -> jax.stages.Lowered:
         return jax.jit(build()).lower(*map(_abstract, arguments))
 
@@ -89,8 +93,10 @@ def _compiled(
         return jax.jit(as_one_function(build())).lower(*map(_abstract, arguments))
 
     if is_one_function:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # what XLA can't do there
+        try:
             return compile_for_device(lower_one_function)
+        except jax.errors.JaxRuntimeError as error:  # something that XLA can't do there
+            _logger.debug("a program is compiled in pieces: %s", error)
     return compile_for_device(lower)
 
 

@@ -149,7 +149,7 @@ class Rows(NamedTuple):
         Else it is copied, and its last block filled up with copies of the last row. Blocks behind
         that are left as they are: most of a small sample, which has the buffers of its stream.
         """
-        if n_rows <= BLOCK_ROWS and buffers is None:
+        if self.y.size < n_rows <= BLOCK_ROWS and buffers is None:
             return self._copied(n_rows, spread)
         filled = min(n_rows, -(-self.y.size // BLOCK_ROWS) * BLOCK_ROWS)
         places = Buffers() if buffers is None else buffers

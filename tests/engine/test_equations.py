@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from nlsq_sklearn._engine.equations import Equations
+from nlsq_sklearn._engine.equations import Equations, n_packed
 
 from . import equations_of
 
@@ -108,3 +108,15 @@ def test_the_largest_cosine_is_that_of_the_residual_with_the_columns():
     columns = jacobian[:, :3] / np.linalg.norm(jacobian[:, :3], axis=0)
     expected = np.abs(columns.T @ residual).max() / np.linalg.norm(residual)
     assert equations_of(residual, jacobian).largest_cosine == pytest.approx(expected, rel=1e-13)
+
+
+def test_packed_equations_are_unpacked_bit_for_bit():
+    jacobian = np.random.default_rng(3).normal(size=(50, 4))
+    equations = equations_of(jacobian @ np.ones(4), jacobian)
+    packed = equations.packed()
+    assert packed.shape == (n_packed(4),)
+    unpacked = Equations.from_packed(packed, 4, 50)
+    assert_array_equal(np.triu(unpacked.gram), np.triu(equations.gram))
+    assert_array_equal(unpacked.gram, unpacked.gram.T)
+    assert_array_equal(unpacked.gradient, equations.gradient)
+    assert (unpacked.cost, unpacked.model_norm) == (equations.cost, equations.model_norm)
